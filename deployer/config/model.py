@@ -1,0 +1,160 @@
+"""The specification of an environment, validated: what the user's file says, defaults filled in. Knows no states."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
+HostName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
+Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Forward(NamedTuple):
+    """A port of this computer that leads to a port of a machine; `host` 0 asks for any free one."""
+
+    host: int
+    machine: int
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _named_or_at_path(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Provider(_Section):
+    """Where machines come from: a bundled provider by `name`, or the user's own root module at `path`."""
+
+    name: Name | None = Field(default=None, description="A bundled provider: `local` or `existing`.")
+    path: Line | None = Field(
+        default=None, description="A folder with an OpenTofu root module of your own, relative to this file."
+    )
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Further input variables of the module, passed through as they are."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Provider:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either a name (local, existing) or a path")
+        return self
+
+    @property
+    def title(self) -> str:
+        return self.name or str(self.path)
+
+
+class Machine(_Section):
+    """One host: its sizes, the ports forwarded to it, and, for `existing` machines, where it is."""
+
+    cpus: int = Field(default=2, ge=1, le=256, description="Processors.")
+    memory: int = Field(default=1024, ge=128, le=4 * 1024 * 1024, description="Memory in MiB.")
+    disk: int = Field(default=8, ge=1, le=64 * 1024, description="Disk in GiB.")
+    ports: dict[Annotated[int, Field(ge=0, le=65535)], Port | tuple[Port, ...]] = Field(
+        default_factory=dict,
+        description="Port of this computer: port (or list of ports) of the machine. 0 takes any free port.",
+    )
+    address: Line | None = Field(default=None, description="For `existing`: the machine's address.")
+    port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
+    user: Line | None = Field(default=None, description="For `existing`: the user to log in as, where it is not `ssh.user`.")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Further attributes of this host for your own module, passed through."
+    )
+
+    @model_validator(mode="after")
+    def _one_port_one_target(self) -> Machine:
+        for host, machine in self.ports.items():
+            if host and isinstance(machine, tuple) and len(machine) != 1:
+                raise ValueError(f"port {host} of this computer can lead to one port of the machine only")
+        return self
+
+    @property
+    def forwards(self) -> tuple[Forward, ...]:
+        return tuple(
+            Forward(host, target)
+            for host, targets in self.ports.items()
+            for target in (targets if isinstance(targets, tuple) else (targets,))
+        )
+
+
+class Ssh(_Section):
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = Field(
+        default="deployer", description="The user that is created on the machines and logged in as."
+    )
+    private_key: Line | None = Field(
+        default=None,
+        description="A private key of yours (without passphrase, or in an agent), relative to this file; "
+        "otherwise each environment gets a key of its own.",
+    )
+
+
+class Configure(_Section):
+    playbooks: tuple[Line, ...] = Field(
+        default=(), description="In order: names of bundled playbooks, or paths of your own relative to this file."
+    )
+    variables: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue] = Field(
+        default_factory=dict, description="Variables for all playbooks. May hold secrets: they are never shown."
+    )
+    vault_password_file: Line | None = Field(
+        default=None, description="A file with the Ansible Vault password, relative to this file."
+    )
+
+
+class Timeouts(_Section):
+    """Limits in seconds; each wait that passes its own ends in an error that names it."""
+
+    init: Seconds = Field(default=600, description="OpenTofu downloads its providers and modules.")
+    plan: Seconds = Field(default=600, description="OpenTofu validates, plans and reads outputs.")
+    apply: Seconds = Field(default=3600, description="OpenTofu creates or changes the machines.")
+    destroy: Seconds = Field(default=3600, description="OpenTofu takes everything away.")
+    ssh: Seconds = Field(default=600, description="A machine answers and lets us in.")
+    cloud_init: Seconds = Field(default=900, description="cloud-init finishes.")
+    playbook: Seconds = Field(default=3600, description="One playbook, on all hosts.")
+
+
+class Spec(_Section):
+    """An environment: one or more machines, where they come from, and what is done to them."""
+
+    name: Name = Field(description="The environment's name: a-z, 0-9 and hyphens, at most 40 characters.")
+    provider: Annotated[Provider, BeforeValidator(_named_or_at_path, json_schema_input_type=str | Provider)] = Field(
+        default_factory=lambda: Provider(name="local"), description="Where the machines come from."
+    )
+    hosts: dict[HostName, Machine] = Field(min_length=1, description="The machines, by name.")
+    ssh: Ssh = Field(default_factory=lambda: Ssh(), description="How the machines are reached.")
+    cloud_init: dict[str, JsonValue] | Literal[False] = Field(
+        default_factory=dict, description="cloud-config merged into ours; false where the machines have no cloud-init."
+    )
+    cloud_init_strict: bool = Field(
+        default=False, description="Whether recoverable errors of cloud-init (`degraded`) fail the provisioning."
+    )
+    configure: Configure = Field(default_factory=lambda: Configure(), description="What Ansible does to the machines.")
+    timeouts: Timeouts = Field(default_factory=lambda: Timeouts(), description="Time limits in seconds.")
+
+    @property
+    def playbook_steps(self) -> dict[str, str]:
+        """Step name to playbook entry, in order; a repeated name gets a number, so that each step is one of its own."""
+        steps: dict[str, str] = {}
+        for entry in self.configure.playbooks:
+            stem = PurePath(entry).stem if is_path(entry) else entry
+            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
+            number = 1
+            while step in steps:
+                number += 1
+                step = f"{name}-{number}"
+            steps[step] = entry
+        return steps
+
+
+def is_path(playbook: str) -> bool:
+    """Whether a `playbooks` entry is a path of the user's rather than a bundled playbook's name."""
+    return "/" in playbook or playbook.endswith((".yml", ".yaml"))

@@ -1,0 +1,80 @@
+"""What an environment's file holds beside its state: hosts, resources, progress, failure. Plain frozen values."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from deployer.errors import FailureKind
+
+Command = Literal["provision", "configure", "destroy"]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=253)]
+StepName = Annotated[str, Field(pattern=r"^[a-z_]+(:[A-Za-z0-9._-]+)?$", max_length=300)]
+
+
+class Resources(StrEnum):
+    """What may exist in the provider's hands: `possible` is saved before apply, `present` after it."""
+
+    NONE = "none"
+    POSSIBLE = "possible"
+    PRESENT = "present"
+
+
+class Value(BaseModel):
+    """A frozen, closed, strictly typed part of an environment. Built on first use: `status` needs few of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+class PortForward(Value):
+    """A port of this computer (`host`) that leads to the machine's port (`machine`)."""
+
+    host: int = Field(ge=1, le=65535)
+    machine: int = Field(ge=1, le=65535)
+
+
+class Host(Value):
+    """A machine as the provider gave it out."""
+
+    address: Line = Field(min_length=1)
+    port: int = Field(default=22, ge=1, le=65535)
+    user: Line = Field(min_length=1)
+    ports: tuple[PortForward, ...] = ()
+
+
+class FinishedStep(Value):
+    name: StepName
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+class Progress(Value):
+    """How far a command is: the step in flight (None between two steps) and the finished ones, in order."""
+
+    command: Command
+    run_id: Line
+    step: StepName | None = None
+    step_started_at: AwareDatetime | None = None
+    finished: tuple[FinishedStep, ...] = ()
+
+    @property
+    def finished_names(self) -> tuple[str, ...]:
+        return tuple(step.name for step in self.finished)
+
+
+class Failure(Value):
+    """The failed step, why in one word and in one line, when, and where the whole story is."""
+
+    step: StepName
+    kind: FailureKind
+    cause: Line
+    at: AwareDatetime
+    log: Line

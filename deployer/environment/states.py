@@ -1,0 +1,213 @@
+"""One frozen class for each state; the legal transitions are methods of the class that has them, and exist nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import AwareDatetime, Field, JsonValue
+
+from deployer.environment.facts import (
+    Failure,
+    EnvironmentName,
+    FinishedStep,
+    Host,
+    HostName,
+    Line,
+    Progress,
+    Resources,
+    Value,
+)
+
+
+class Environment(Value):
+    """The facts every state has. `spec` is the accepted configuration as JSON, opaque here; `directory` is its folder."""
+
+    name: EnvironmentName
+    spec: dict[str, JsonValue]
+    directory: Line
+    created_at: AwareDatetime
+    changed_at: AwareDatetime
+    resources: Resources = Resources.NONE
+    hosts: dict[HostName, Host] = Field(default_factory=dict)
+
+    def _facts(self, at: datetime, **changes: Any) -> dict[str, Any]:
+        facts = {name: getattr(self, name) for name in Environment.model_fields}
+        return facts | {"changed_at": at} | changes
+
+
+E_co = TypeVar("E_co", bound=Environment)
+
+
+def _next(cls: type[E_co], before: Environment, at: datetime, **changes: Any) -> E_co:
+    # The constructor validates every field; no transition goes around it.
+    return cls(**before._facts(at, **changes))
+
+
+class _InProgress(Environment):
+    """A command is at work, or was when it was interrupted."""
+
+    progress: Progress
+
+    def begin(self, step: str, at: datetime) -> Self:
+        """The same state with `step` in flight. Saved before the step starts. ValueError where one is in flight."""
+        if self.progress.step is not None:
+            raise ValueError(f"step {self.progress.step} has not ended")
+        return self._with(at, progress=self._progress(step=step, step_started_at=at))
+
+    def end(self, at: datetime) -> Self:
+        """The same state with the step in flight among the finished. ValueError where none is in flight."""
+        step, started_at = self.progress.step, self.progress.step_started_at
+        if step is None or started_at is None:
+            raise ValueError("no step is in flight")
+        done = FinishedStep(name=step, started_at=started_at, ended_at=at)
+        finished = (*self.progress.finished, done)
+        return self._with(at, progress=self._progress(step=None, step_started_at=None, finished=finished))
+
+    def _progress(self, **changes: Any) -> Progress:
+        return Progress(**{name: getattr(self.progress, name) for name in Progress.model_fields} | changes)
+
+    def _with(self, at: datetime, **changes: Any) -> Self:
+        return _next(type(self), self, at, **({"progress": self.progress} | changes))
+
+
+class _Ended(Environment):
+    """A command is over; `finished` are the steps it did, with their times."""
+
+    finished: tuple[FinishedStep, ...] = ()
+
+
+class _Provisionable(Environment):
+    def start_provision(
+        self,
+        run_id: str,
+        at: datetime,
+        *,
+        spec: dict[str, JsonValue] | None = None,
+        directory: str | None = None,
+        done: tuple[FinishedStep, ...] = (),
+    ) -> Provisioning:
+        """A run of provision begins, with a new specification where one is given; `done` are steps it need not repeat."""
+        changes: dict[str, Any] = {"progress": Progress(command="provision", run_id=run_id, finished=done)}
+        if spec is not None:
+            changes["spec"] = spec
+        if directory is not None:
+            changes["directory"] = directory
+        return _next(Provisioning, self, at, **changes)
+
+
+class _Configurable(Environment):
+    def start_configure(
+        self,
+        run_id: str,
+        at: datetime,
+        *,
+        spec: dict[str, JsonValue] | None = None,
+        directory: str | None = None,
+        done: tuple[FinishedStep, ...] = (),
+    ) -> Configuring:
+        """A run of configure begins; `done` are the playbooks it need not repeat."""
+        changes: dict[str, Any] = {"progress": Progress(command="configure", run_id=run_id, finished=done)}
+        if spec is not None:
+            changes["spec"] = spec
+        if directory is not None:
+            changes["directory"] = directory
+        return _next(Configuring, self, at, **changes)
+
+
+class _Destroyable(Environment):
+    def start_destroy(self, run_id: str, at: datetime) -> Destroying:
+        """A run of destroy begins. What exists stays on record until OpenTofu has said that it is gone."""
+        return _next(Destroying, self, at, progress=Progress(command="destroy", run_id=run_id))
+
+
+class Created(_Provisionable, _Destroyable):
+    """The specification is accepted; nothing exists yet."""
+
+    state: Literal["created"] = "created"
+
+
+class Provisioning(_Provisionable, _Destroyable, _InProgress):
+    state: Literal["provisioning"] = "provisioning"
+
+    def expect_resources(self, at: datetime) -> Provisioning:
+        """Saved before apply: from now on something may exist. What was known to exist stays known."""
+        known = self.resources if self.resources is Resources.PRESENT else Resources.POSSIBLE
+        return self._with(at, resources=known)
+
+    def found_hosts(self, hosts: Mapping[str, Host], at: datetime) -> Provisioning:
+        """Saved as soon as OpenTofu gives the addresses."""
+        return self._with(at, resources=Resources.PRESENT, hosts=dict(hosts))
+
+    def succeed(self, at: datetime) -> Provisioned:
+        return _next(Provisioned, self, at, finished=self.progress.finished)
+
+    def fail(self, failure: Failure) -> ProvisionFailed:
+        return _next(ProvisionFailed, self, failure.at, failure=failure, finished=self.progress.finished)
+
+
+class Provisioned(_Ended, _Provisionable, _Configurable, _Destroyable):
+    """The machines exist, let us in, and have finished cloud-init."""
+
+    state: Literal["provisioned"] = "provisioned"
+
+
+class ProvisionFailed(_Ended, _Provisionable, _Destroyable):
+    state: Literal["provision_failed"] = "provision_failed"
+    failure: Failure
+
+
+class Configuring(_Provisionable, _Configurable, _Destroyable, _InProgress):
+    state: Literal["configuring"] = "configuring"
+
+    def succeed(self, at: datetime) -> Configured:
+        return _next(Configured, self, at, finished=self.progress.finished)
+
+    def fail(self, failure: Failure) -> ConfigureFailed:
+        return _next(ConfigureFailed, self, failure.at, failure=failure, finished=self.progress.finished)
+
+
+class Configured(_Ended, _Provisionable, _Configurable, _Destroyable):
+    """All playbooks ran through on all hosts."""
+
+    state: Literal["configured"] = "configured"
+
+
+class ConfigureFailed(_Ended, _Provisionable, _Configurable, _Destroyable):
+    state: Literal["configure_failed"] = "configure_failed"
+    failure: Failure
+
+
+class Destroying(_Destroyable, _InProgress):
+    state: Literal["destroying"] = "destroying"
+
+    def resources_gone(self, at: datetime) -> Destroying:
+        """Saved when OpenTofu has said that everything is destroyed, and not before."""
+        return self._with(at, resources=Resources.NONE, hosts={})
+
+    def succeed(self, at: datetime) -> Destroyed:
+        """Destroyed. ValueError while resources are not known to be gone."""
+        if self.resources is not Resources.NONE:
+            raise ValueError("resources may still exist")
+        return _next(Destroyed, self, at, finished=self.progress.finished)
+
+    def fail(self, failure: Failure) -> DestroyFailed:
+        return _next(DestroyFailed, self, failure.at, failure=failure, finished=self.progress.finished)
+
+
+class Destroyed(_Ended):
+    """Nothing exists any more; `create` may use the name again."""
+
+    state: Literal["destroyed"] = "destroyed"
+
+
+class DestroyFailed(_Ended, _Destroyable):
+    state: Literal["destroy_failed"] = "destroy_failed"
+    failure: Failure
+
+
+def create(name: str, spec: dict[str, JsonValue], directory: str, at: datetime) -> Created:
+    """The first state of a new environment."""
+    return Created(name=name, spec=spec, directory=directory, created_at=at, changed_at=at)
+

@@ -1,0 +1,80 @@
+"""Requests to stop: how often and by which signal. Waits ask here; nothing is raised from a signal handler."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from deployer.errors import Interrupted
+
+
+class Interrupts:
+    """Counts requests to stop. The first asks for an orderly end, the second for an end at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.signum = signal.SIGINT
+
+    def request(self, signum: int = signal.SIGINT) -> None:
+        if self.count == 0:
+            self.signum = signal.Signals(signum)
+        self.count += 1
+
+    def check(self, doing: str) -> None:
+        """Raises Interrupted where a stop was requested; `doing` says what is left undone."""
+        if self.count:
+            raise Interrupted(f"interrupted by {self.signum.name} at {doing}", signum=self.signum)
+
+    def sleep(self, seconds: float, doing: str) -> None:
+        """Waits, in slices short enough that a stop is noticed within 0.2 s. Raises Interrupted then."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.check(doing)
+            time.sleep(min(0.2, left))
+        self.check(doing)
+
+    @contextmanager
+    def listening(self) -> Iterator[Interrupts]:
+        """SIGINT, SIGTERM and SIGHUP are counted here while the block runs. Does nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+
+        def count(signum: int, frame: FrameType | None) -> None:
+            self.request(signum)
+
+        before = {s: signal.signal(s, count) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield self
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+class Deadline:
+    """A time limit in seconds that does not count time this process could not run (SIGSTOP, a suspended laptop).
+
+    Ask `expired` or `left` at least every few seconds: a longer gap between two questions counts as `STRIDE`.
+    """
+
+    STRIDE = 20.0
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.spent = 0.0
+        self._last = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        now = time.monotonic()
+        self.spent += min(now - self._last, self.STRIDE)
+        self._last = now
+        return self.seconds - self.spent
+
+    @property
+    def expired(self) -> bool:
+        return self.left <= 0

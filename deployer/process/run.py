@@ -1,0 +1,267 @@
+"""The only place that starts a child process: argv in, streamed lines and an outcome out. Knows no tool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal, Protocol
+
+from deployer.errors import ToolMissing
+from deployer.events import printable
+from deployer.process.identity import ProcessIdentity, identity_of
+from deployer.process.interrupts import Deadline, Interrupts
+
+Stream = Literal["stdout", "stderr"]
+OnLine = Callable[[Stream, str], None]
+
+# The child waits for one line on its stdin before it becomes the tool, with the same pid. Where we die first it reads
+# end-of-file and exits by itself: no tool ever runs without being on record. argv passes through "$@", untouched.
+_GATE = 'read -r gate || exit 125; exec "$@" </dev/null'
+
+_LONGEST_LINE = 1024 * 1024
+_TICK = 0.1
+_DRAIN = 2.0  # seconds for what is still in the pipes when the child has gone but a grandchild keeps them open
+
+
+class Register(Protocol):
+    """Where running children are on record, so that one which outlives us is found (the lock's record)."""
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None: ...
+    def child_ended(self, child: ProcessIdentity) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A child to run. `doing` names it for people; `env` is its whole environment; `timeout` is in seconds.
+
+    To stop it, `stop_signal` is sent once, again after `grace` seconds (or at a second Ctrl+C), and its process group
+    is killed `kill_after` seconds later.
+    """
+
+    argv: tuple[str, ...]
+    doing: str
+    cwd: Path
+    env: Mapping[str, str] = field(repr=False)  # may hold secrets
+    timeout: float
+    stop_signal: signal.Signals = signal.SIGINT
+    grace: float = 60.0
+    kill_after: float = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a child ended. `tail` is the end of what it said on stderr; `returncode` is negative for a signal."""
+
+    returncode: int
+    seconds: float
+    tail: tuple[str, ...]
+    timed_out: bool
+    interrupted: bool
+
+
+def run(
+    request: Request,
+    *,
+    interrupts: Interrupts,
+    on_line: OnLine,
+    register: Register | None = None,
+    on_stopping: Callable[[int, float], None] | None = None,
+) -> Outcome:
+    """Runs the child in a session of its own and streams its lines until it ends.
+
+    A first request to stop is forwarded once, a second asks it to stop at once; `on_stopping` is told the level and how
+    long the child has run. With a `register` the child is on record before it becomes the tool. Raises ToolMissing
+    where the program is not there, and, once the child has ended, whatever `on_line` raised.
+    """
+    program = shutil.which(request.argv[0], path=request.env.get("PATH"))
+    if program is None:
+        raise ToolMissing(f"{request.argv[0]} was not found", detail=f"it is needed for: {request.doing}")
+    argv = (program, *request.argv[1:])
+    if register is not None:
+        argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
+    started = time.monotonic()
+    child = subprocess.Popen(
+        argv,
+        cwd=request.cwd,
+        env=dict(request.env),
+        stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        umask=0o077,
+    )
+    identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
+    stopping = _Stopping(request, child, interrupts, on_stopping)
+    reading = _Reading(child, on_line)
+    try:
+        if register is not None:
+            register.child_started(identity, request.doing)
+            _open_gate(child)
+        while child.poll() is None:
+            reading.once(_TICK)
+            stopping.look()
+        reading.rest()
+    except BaseException:
+        # The register could not be written: the gate never opened, and the child leaves by itself.
+        if child.stdin is not None and not child.stdin.closed:
+            child.stdin.close()
+        _end(child)
+        raise
+    finally:
+        reading.close()
+    if register is not None:
+        register.child_ended(identity)
+    if reading.failure is not None:
+        raise reading.failure
+    return Outcome(
+        returncode=child.returncode,
+        seconds=time.monotonic() - started,
+        tail=tuple(reading.tail),
+        timed_out=stopping.timed_out,
+        interrupted=stopping.interrupted,
+    )
+
+
+def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
+    """Runs a short child and returns its outcome with all it wrote to stdout (at most some megabytes are sensible)."""
+    lines: list[str] = []
+
+    def keep(stream: Stream, line: str) -> None:
+        if stream == "stdout":
+            lines.append(line)
+
+    outcome = run(request, interrupts=interrupts, on_line=keep)
+    return outcome, "\n".join(lines)
+
+
+def _open_gate(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin as gate:
+        gate.write(b"\n")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """An unforeseen end of our own waiting: the child is asked, then made, to end."""
+    for signum, seconds in ((signal.SIGINT, 20.0), (signal.SIGKILL, 5.0)):
+        if child.poll() is not None:
+            return
+        _signal_group(child, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+
+
+def _signal_group(child: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signum)
+
+
+class _Stopping:
+    """The ladder: ask once, ask again, kill. Climbed by the user's requests and by the time limit."""
+
+    def __init__(
+        self,
+        request: Request,
+        child: subprocess.Popen[bytes],
+        interrupts: Interrupts,
+        told: Callable[[int, float], None] | None,
+    ) -> None:
+        self._request, self._child, self._interrupts, self._told = request, child, interrupts, told
+        self._deadline = Deadline(request.timeout)
+        self._level = 0
+        self._started = self._level_since = time.monotonic()
+        self.timed_out = False
+        self.interrupted = False
+
+    def look(self) -> None:
+        wanted = min(self._interrupts.count, 3)
+        self.interrupted = self.interrupted or wanted > 0
+        over = -self._deadline.left
+        if over >= 0:
+            self.timed_out = self.timed_out or not self.interrupted
+            wanted = max(wanted, 1 if over < self._request.grace else 2)
+        if self._level == 2 and time.monotonic() - self._level_since > self._request.kill_after:
+            wanted = 3
+        while self._level < wanted:
+            self._climb()
+
+    def _climb(self) -> None:
+        self._level += 1
+        self._level_since = time.monotonic()
+        if self._told is not None:
+            self._told(self._level, self._level_since - self._started)
+        if self._level == 3:
+            _signal_group(self._child, signal.SIGKILL)
+        else:
+            # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(self._request.stop_signal)
+
+
+class _Reading:
+    """Both pipes of a child, as lines; what `on_line` raises waits until the child has come to its end."""
+
+    def __init__(self, child: subprocess.Popen[bytes], on_line: OnLine) -> None:
+        self._on_line = on_line
+        self._selector = selectors.DefaultSelector()
+        self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self.tail: deque[str] = deque(maxlen=20)
+        self.failure: Exception | None = None
+        pipes: tuple[tuple[Stream, IO[bytes] | None], ...] = (("stdout", child.stdout), ("stderr", child.stderr))
+        for stream, pipe in pipes:
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe, selectors.EVENT_READ, stream)
+
+    def once(self, seconds: float) -> bool:
+        """Reads what is there, waiting at most `seconds`; False where both pipes are at their end."""
+        if not self._selector.get_map():
+            time.sleep(seconds / 4)
+            return False
+        for key, _ in self._selector.select(seconds):
+            stream: Stream = key.data
+            try:
+                data = os.read(key.fd, 65536)
+            except BlockingIOError:
+                continue
+            if not data:
+                self._selector.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
+                self._lines(stream, self._partial[stream] + b"\n" if self._partial[stream] else b"")
+                self._partial[stream] = b""
+                continue
+            whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                whole, newline, rest = whole + newline + rest, b"\n", b""
+            self._partial[stream] = rest
+            self._lines(stream, whole + newline)
+        return True
+
+    def rest(self) -> None:
+        end = time.monotonic() + _DRAIN
+        while self._selector.get_map() and time.monotonic() < end:
+            self.once(_TICK)
+
+    def close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._selector.close()
+
+    def _lines(self, stream: Stream, data: bytes) -> None:
+        for raw in data.split(b"\n")[:-1]:
+            line = raw[:_LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r")
+            if stream == "stderr":
+                self.tail.append(printable(line))
+            if self.failure is None:
+                try:
+                    self._on_line(stream, line)
+                except Exception as error:
+                    self.failure = error
