@@ -1,0 +1,289 @@
+"""The base image that machines are overlays of: made once, cached, shared. Knows nothing of any machine.
+
+CACHE/images/debian-12-ARCH-official/           disk.qcow2
+CACHE/images/debian-12-ARCH-built-RECIPE/       disk.qcow2 vmlinuz initrd root.tar (the same tree, for containers)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import host
+from host import ProviderError, Say
+
+MIRROR = "https://cloud.debian.org/images/cloud/bookworm/latest"
+CONNECT_SECONDS = 6
+STALL_SECONDS = 30
+ATTEMPTS = 5
+
+PACKAGES = "systemd-sysv,udev,dbus,cloud-init,openssh-server,python3,python3-apt,sudo,iproute2,ifupdown,isc-dhcp-client,netbase,ca-certificates,zstd"
+# Before the kernel is installed: an initrd that holds what a QEMU disk needs and no more boots sooner.
+BEFORE_KERNEL = r"""
+mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/initramfs-tools/hooks"
+echo MODULES=list > "$1/etc/initramfs-tools/conf.d/deployer"
+cat > "$1/etc/initramfs-tools/hooks/deployer" <<'EOF'
+#!/bin/sh
+[ "$1" = prereqs ] && exit 0
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules virtio_pci virtio_blk ext4
+EOF
+chmod 755 "$1/etc/initramfs-tools/hooks/deployer"
+"""
+# Each machine makes its own identity. One kind of host key: an RSA key takes ten seconds on an emulated CPU.
+LAST = r"""
+printf 'datasource_list: [NoCloud, None]\nssh_genkeytypes: [ed25519]\ngrub_dpkg: {enabled: false}\n' \
+  > "$1/etc/cloud/cloud.cfg.d/90_deployer.cfg"
+echo '/dev/vda / ext4 defaults 0 1' > "$1/etc/fstab"
+rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/resolv.conf" "$1/etc/hostname"
+# It looks for snapshots of LVM, which is not there.
+rm -f "$1"/etc/systemd/system/*.wants/e2scrub_reap.service
+: > "$1/etc/machine-id"
+"""
+# Reads the tree on stdin, writes a disk to stdout. Run as root, real or of a user namespace, so that the files keep
+# their owners. Device nodes are the kernel's to make, and a namespace may not.
+TREE_TO_DISK = r"""
+set -e
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; mkdir "$work/root"
+tar -xpf - -C "$work/root" --numeric-owner --exclude='./dev/*'
+truncate -s 2G "$work/raw"
+mke2fs -q -t ext4 -L root -d "$work/root" "$work/raw"
+qemu-img convert -O qcow2 "$work/raw" "$work/disk"
+cat "$work/disk"
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A base image; with a kernel it is booted directly, without one by its own boot loader."""
+
+    disk: Path
+    kernel: Optional[Path] = None
+    initrd: Optional[Path] = None
+
+
+def base_image(chosen: str, say: Say) -> Image:
+    """The image to make machines of: the user's own, the cached one, or the one made now. ProviderError if none."""
+    if chosen:
+        disk = Path(chosen).expanduser()
+        if not disk.is_file():
+            raise ProviderError(f"the image {chosen} is not a file", "correct the provider's option `image`")
+        return Image(disk.resolve())
+    folder = host.cache_directory() / "images"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = cached_image()
+    if found:
+        return found
+    with _locked(folder / "lock", say):
+        # Another command may have made it while this one waited.
+        found = cached_image()
+        if found:
+            return found
+        sums = official_sums()
+        if sums is not None:
+            _download(folder, sums, say)
+        else:
+            _build(folder, say)
+    made = cached_image()
+    if made is None:
+        raise ProviderError("the base image was removed while it was being made", "run the command again")
+    return made
+
+
+def cached_image() -> Image | None:
+    """The image that is ready in the cache, if one is. A folder there is complete: it gets its name when it is."""
+    folder = host.cache_directory() / "images"
+    official = folder / _official() / "disk.qcow2"
+    if official.is_file():
+        return Image(official)
+    built = folder / _built()
+    if built.is_dir():
+        return Image(built / "disk.qcow2", built / "vmlinuz", built / "initrd")
+    return None
+
+
+def official_sums() -> str | None:
+    """The published checksums of the official images, or None where they cannot be had within a few seconds."""
+    answer: list[str] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(f"{_mirror()}/SHA512SUMS", timeout=CONNECT_SECONDS) as reply:
+                answer.append(reply.read(1_000_000).decode("ascii"))
+        except (OSError, ValueError):
+            pass
+
+    # A thread, because the look-up of a name has no time limit of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(CONNECT_SECONDS)
+    return answer[0] if answer else None
+
+
+def _mirror() -> str:
+    return os.environ.get("DEPLOYER_IMAGE_MIRROR", "").rstrip("/") or MIRROR
+
+
+def _official() -> str:
+    return f"debian-12-{host.architecture().debian}-official"
+
+
+def _built() -> str:
+    """The recipe is in the name, so another recipe makes another image and the disks made of this one stay whole."""
+    recipe = hashlib.sha256(json.dumps([PACKAGES, BEFORE_KERNEL, LAST, TREE_TO_DISK]).encode()).hexdigest()
+    return f"debian-12-{host.architecture().debian}-built-{recipe[:8]}"
+
+
+@contextmanager
+def _locked(path: Path, say: Say) -> Iterator[None]:
+    with open(path, "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another command that is making the base image")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _download(folder: Path, sums: str, say: Say) -> None:
+    name = f"debian-12-genericcloud-{host.architecture().debian}.qcow2"
+    wanted = next((line.split()[0] for line in sums.splitlines() if line.split()[1:] == [name]), "")
+    if len(wanted) != 128:
+        raise ProviderError(
+            f"{_mirror()}/SHA512SUMS does not list {name}", "try again later, or set the option `image`"
+        )
+    host.need_space(folder, 1.0, "downloading the base image")
+    # Named by its checksum: a download goes on only where it is still the same image.
+    part = folder / f"{name}.{wanted[:16]}.part"
+    for stale in set(folder.glob(f"{name}.*.part")) - {part}:
+        stale.unlink()
+    url = f"{_mirror()}/{name}"
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _fetch(url, part, say)
+            break
+        except (OSError, ValueError) as error:
+            if attempt == ATTEMPTS:
+                fix = "run the command again: it goes on where it stopped"
+                raise ProviderError(f"the download of {url} failed: {error}", fix) from error
+            say(f"the download stopped ({error}); trying again")
+            time.sleep(attempt)
+    say("checking the image's SHA-512")
+    digest = hashlib.sha512()
+    with open(part, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    if digest.hexdigest() != wanted:
+        part.unlink()
+        raise ProviderError(f"{url} does not have its published SHA-512; it was deleted", "run the command again")
+    work = _work_folder(folder)
+    os.replace(part, work / "disk.qcow2")
+    os.rename(work, folder / _official())
+
+
+def _fetch(url: str, part: Path, say: Say) -> None:
+    """Bring the rest of `url` into `part`. OSError when it breaks off."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        reply = urllib.request.urlopen(request, timeout=STALL_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:
+            return  # Nothing is missing; the checksum says whether what we have is right.
+        raise
+    with reply, open(part, "ab" if reply.status == 206 else "wb") as file:
+        total = file.tell() + int(reply.headers.get("Content-Length", 0))
+        told = 0.0
+        while block := reply.read(1 << 18):
+            file.write(block)
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                say(f"downloading the base image: {file.tell() >> 20} of {total >> 20} MiB")
+        if file.tell() < total:
+            raise OSError("the connection was closed")
+
+
+def _build(folder: Path, say: Say) -> None:
+    offline = f"{_mirror()} cannot be reached"
+    if not shutil.which("mmdebstrap"):
+        fix = "connect to the internet, or install mmdebstrap (sudo apt install mmdebstrap uidmap), or set the option `image`"
+        raise ProviderError(f"{offline}, and mmdebstrap is not there to build an image", fix)
+    # Not /tmp, which is often in memory. What runs in a user namespace cannot enter the cache: pipes carry the data.
+    temporary = Path("/var/tmp")
+    host.need_space(folder, 1.5, "building the base image")
+    host.need_space(temporary, 2.0, "building the base image")
+    say(f"{offline}; building the image from Debian's packages (about a minute)")
+    kept = ("PATH", "HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
+    environment = {key: os.environ[key] for key in kept if key in os.environ}
+    environment.update(LANG="C.UTF-8", TMPDIR=str(temporary))
+    environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    # setpriv: what is killed with us must not go on alone.
+    bound = ["setpriv", "--pdeathsig", "TERM"]
+    work = _work_folder(folder)
+    log = folder / "build.log"
+    log.write_bytes(b"")
+    tree = [*bound, "mmdebstrap", "--variant=minbase", "--format=tar"]
+    tree += [f"--include={PACKAGES},linux-image-cloud-{host.architecture().debian}"]
+    for path in ("doc", "man", "locale"):
+        tree += [f"--dpkgopt=path-exclude=/usr/share/{path}/*"]
+    tree += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
+    tree += [f"--essential-hook={BEFORE_KERNEL}", f"--customize-hook={LAST}", "bookworm", "-"]
+    _run(tree, None, work / "root.tar", log, environment, say)
+    with tarfile.open(work / "root.tar") as archive:
+        for member in archive:
+            name = os.path.basename(member.name)
+            source = archive.extractfile(member) if member.isfile() and member.name.startswith("./boot/") else None
+            for prefix, target in (("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd")):
+                if source and name.startswith(prefix):
+                    with open(work / target, "wb") as file:
+                        shutil.copyfileobj(source, file)
+    say("making the disk")
+    namespace = [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
+    _run([*bound, *namespace, "sh", "-c", TREE_TO_DISK], work / "root.tar", work / "disk.qcow2", log, environment, say)
+    os.rename(work, folder / _built())
+
+
+def _work_folder(folder: Path) -> Path:
+    """An empty folder to make an image in; the lock says that nobody else uses the last one."""
+    work = folder / "making"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o700)
+    return work
+
+
+def _run(argv: list[str], source: Path | None, target: Path, log: Path, environment: dict[str, str], say: Say) -> None:
+    """Run a step of the build, telling its own words as it goes. ProviderError with the last of them if it fails."""
+    tail: list[str] = []
+    with (
+        open(source or os.devnull, "rb") as stdin,
+        open(target, "wb") as stdout,
+        open(log, "a", encoding="utf-8") as record,
+    ):
+        child = subprocess.Popen(
+            argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, errors="replace"
+        )
+        assert child.stderr is not None
+        for line in child.stderr:
+            record.write(line)
+            tail = [*tail, line.strip()][-3:]
+            if line.startswith("I: ") and line.rstrip().endswith("..."):
+                say(line[3:].strip())
+    if child.wait() != 0:
+        fix = f"see {log}"
+        if os.geteuid() != 0:
+            fix += "; without root it needs uidmap (sudo apt install uidmap) and a range in /etc/subuid and /etc/subgid"
+        raise ProviderError(f"the build of the base image failed: {' | '.join(tail)}", fix)

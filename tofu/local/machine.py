@@ -1,0 +1,312 @@
+"""The commands behind main.tf: a machine's folder and what is in it, from nothing to running and back.
+
+start, remove       read the machine from $DEPLOYER_MACHINE (JSON); the folder is machines/NAME beside this file
+image               make the cached base image ahead of time
+check [--json]      what this computer has and lacks
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import host
+import image
+import qemu
+from host import ProviderError
+
+MACHINES = Path(__file__).resolve().parent / "machines"
+PORT_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as main.tf asks for it. `identity` is OpenTofu's own id of it, new for each machine made."""
+
+    name: str
+    identity: str
+    environment: str
+    cpus: int
+    memory: int
+    disk: int
+    ports: tuple[tuple[int, int], ...]
+    image: str
+    born: str
+    started: str
+
+    @property
+    def folder(self) -> Path:
+        return MACHINES / self.name
+
+
+def start(machine: Machine, user_data: str) -> None:
+    """Bring the machine up on its own disk, made if need be, whatever an earlier try has left. ProviderError if it cannot."""
+    parent = os.getppid()
+    host.emulator()
+    base = image.base_image(machine.image, _say)
+    with _held(machine.folder):
+        if os.getppid() != parent:
+            # OpenTofu was killed meanwhile: a machine made now would be in nobody's state.
+            _remove_if_empty(machine.folder)
+            raise ProviderError("OpenTofu has gone", "run the command again")
+        before = _read(machine.folder / "machine.json")
+        if before.get("id") not in (None, machine.identity):
+            # Another machine's remains: OpenTofu was killed before it wrote down what it had made.
+            _stop(before["id"], machine.folder)
+            _empty(machine.folder)
+        _stop(machine.identity, machine.folder)
+        _make_disk(machine, base)
+        _write_seed(machine, user_data)
+        born = {"id": machine.identity, "born": machine.born, "disk": machine.disk, "image": str(base.disk)}
+        host.write_atomically(machine.folder / "machine.json", json.dumps(born))
+        process, forwards = _launch(machine, base)
+        ports = [{"host": here, "machine": there} for here, there in forwards[1:]]
+        reached = {"address": "127.0.0.1", "port": forwards[0][0], "ports": ports}
+        host.write_atomically(machine.folder / "ports.json", json.dumps(reached))
+        # Last: from now on main.tf takes the machine for running.
+        running = {"pid": process.pid, "process_started": process.started, "started": machine.started}
+        host.write_atomically(machine.folder / "running.json", json.dumps(running))
+    _say(f"started (pid {process.pid}), SSH on 127.0.0.1:{forwards[0][0]}, {host.acceleration().reason}")
+
+
+def remove(name: str, identity: str) -> None:
+    """End the machine and delete its folder, whatever is left of either. ProviderError if something stays."""
+    folder = MACHINES / name
+    with _held(folder):
+        for known in {identity, str(_read(folder / "machine.json").get("id", identity))}:
+            _stop(known, folder)
+        _empty(folder)
+        _remove_if_empty(folder)
+    _say("removed")
+
+
+def check() -> list[dict[str, Any]]:
+    """What a machine needs, each with what was found and how to mend it. Quick, and makes nothing."""
+    return [
+        _checked("qemu-system", host.emulator),
+        _checked("qemu-img", host.qemu_img),
+        _checked("image", _image_outlook),
+        _checked("acceleration", lambda: host.acceleration().reason),
+        _checked("disk space", _space_outlook),
+    ]
+
+
+def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tuple[int, int], ...]]:
+    """Start QEMU on ports that are free, the ones of last time if they still are."""
+    last = _read(machine.folder / "ports.json")
+    again = {0: last.get("port", 0), **{each["machine"]: each["host"] for each in last.get("ports", [])}}
+    for here, there in machine.ports:
+        _refuse_taken(here, there)
+    _say(f"starting QEMU: {machine.cpus} CPUs, {machine.memory} MiB, {machine.disk} GiB")
+    for attempt in range(1, PORT_ATTEMPTS + 1):
+        spare = iter(host.free_ports(len(machine.ports) + 1))
+        forwards = []
+        for fixed, there in ((0, 0), *machine.ports):
+            old = again.get(there, 0)
+            here = fixed or (old if old and not host.port_problem(old) else next(spare))
+            forwards.append((here, there or 22))
+        settings = qemu.Settings(
+            f"{machine.environment}-{machine.name}",
+            machine.identity,
+            machine.cpus,
+            machine.memory,
+            base,
+            tuple(forwards),
+        )
+        try:
+            return qemu.launch(settings, machine.folder), tuple(forwards)
+        except qemu.Ended as error:
+            for here, there in machine.ports:
+                _refuse_taken(here, there)
+            # Somebody may take a free port between our look and QEMU's; any other cause will not go away.
+            if attempt == PORT_ATTEMPTS or not any(host.port_problem(here) for here, _ in forwards):
+                log = machine.folder / qemu.QEMU_LOG
+                raise ProviderError(f"QEMU did not start: {error}", f"see {log}, then run the command again") from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _refuse_taken(here: int, there: int) -> None:
+    problem = host.port_problem(here) if here else None
+    if problem:
+        fix = "free it, or choose another port in the environment's file (0: any free one)"
+        raise ProviderError(f"port {here} of this computer, wanted for the machine's port {there}, {problem}", fix)
+
+
+def _make_disk(machine: Machine, base: image.Image) -> None:
+    """The overlay on the base image; a disk that is there is kept, and grown if it should be bigger."""
+    disk = machine.folder / "disk.qcow2"
+    wanted = int(machine.disk * host.GIB)
+    if disk.exists():
+        if _disk_size(disk)["virtual-size"] < wanted:
+            _qemu_img("resize", "-q", str(disk), str(wanted))
+        return
+    host.need_space(machine.folder, 1.0, "the machine's disk")
+    facts = _disk_size(base.disk)
+    if facts["virtual-size"] > wanted:
+        need = -(-facts["virtual-size"] // host.GIB)
+        raise ProviderError(f"a disk of {machine.disk} GiB is too small for the image", f"make it {need} or more")
+    part = machine.folder / "disk.qcow2.part"
+    _qemu_img("create", "-q", "-f", "qcow2", "-b", str(base.disk), "-F", facts["format"], str(part), str(wanted))
+    os.replace(part, disk)
+
+
+def _write_seed(machine: Machine, user_data: str) -> None:
+    seed = machine.folder / "seed"
+    seed.mkdir(exist_ok=True)
+    host.write_atomically(seed / "user-data", user_data)
+    meta = {"instance-id": machine.identity, "local-hostname": machine.name}
+    host.write_atomically(seed / "meta-data", json.dumps(meta))
+
+
+def _stop(identity: str, folder: Path) -> None:
+    """End this machine's QEMU. One whose start was not recorded is seconds old: nothing to lose, nobody to ask."""
+    recorded = _read(folder / "running.json").get("pid")
+    for process in qemu.find(identity):
+        cleanly = process.pid == recorded
+        _say(f"powering off (pid {process.pid}, {qemu.POWER_OFF_SECONDS if cleanly else 0} s at most)")
+        qemu.stop(process, folder, cleanly=cleanly)
+    for leftover in ("running.json", qemu.PID_FILE, qemu.SOCKET):
+        (folder / leftover).unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+        MACHINES.rmdir()  # Unless other machines live there.
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the machine's folder, made if need be, against another command on the same machine."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # It was removed in between.
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # The one who held it may have removed it: then ours is the lock of a folder that is no more.
+            if folder.exists() and os.stat(folder).st_ino == os.fstat(handle).st_ino:
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One of our records; empty where it is missing or torn."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _disk_size(disk: Path) -> dict[str, Any]:
+    # -U: the image may be in use, and only its header is read.
+    facts: dict[str, Any] = json.loads(_qemu_img("info", "-U", "--output=json", str(disk)))
+    return facts
+
+
+def _qemu_img(*arguments: str) -> str:
+    ended = subprocess.run([host.qemu_img(), *arguments], capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise ProviderError(
+            f"qemu-img {arguments[0]} failed: {ended.stderr.strip()}", "mend what it names, and try again"
+        )
+    return ended.stdout
+
+
+def _checked(name: str, look: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"name": name, "ok": True, "detail": look(), "fix": ""}
+    except ProviderError as error:
+        return {"name": name, "ok": False, "detail": error.cause, "fix": error.fix}
+
+
+def _image_outlook() -> str:
+    found = image.cached_image()
+    if found:
+        return f"cached: {found.disk}"
+    if image.official_sums() is not None:
+        return "Debian's official image will be downloaded for the first machine"
+    host.tool("mmdebstrap", "mmdebstrap uidmap")
+    return "will be built with mmdebstrap for the first machine (about a minute)"
+
+
+def _space_outlook() -> str:
+    cache = host.cache_directory()
+    host.need_space(cache, 1.0 if image.cached_image() else 2.5, "the local provider")
+    return f"{shutil.disk_usage(cache).free // host.GIB} GiB free in {cache}"
+
+
+def _asked() -> dict[str, Any]:
+    asked: dict[str, Any] = json.loads(os.environ["DEPLOYER_MACHINE"])
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", asked["name"]):
+        raise ProviderError(f"{asked['name']!r} is no name for a machine", "use a-z, 0-9 and hyphens")
+    return asked
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    os.umask(0o077)
+    who = ""
+    try:
+        if arguments == ["start"]:
+            asked = _asked()
+            who = f"machine {asked['name']}: "
+            ports = tuple((each["host"], each["machine"]) for each in asked.pop("ports"))
+            user_data = zlib.decompress(base64.b64decode(os.environ["DEPLOYER_USER_DATA"]), wbits=31).decode()
+            start(Machine(identity=asked.pop("id"), ports=ports, **asked), user_data)
+        elif arguments == ["remove"]:
+            asked = _asked()
+            who = f"machine {asked['name']}: "
+            remove(asked["name"], asked["id"])
+        elif arguments == ["image"]:
+            _say(str(image.base_image("", _say).disk))
+        elif arguments in (["check"], ["check", "--json"]):
+            found = check()
+            lines = [
+                f"{'ok' if each['ok'] else 'NO':3} {each['name']}: {each['detail']} {each['fix']}" for each in found
+            ]
+            _say(json.dumps(found) if "--json" in arguments else "\n".join(lines))
+        else:
+            print(__doc__, file=sys.stderr)
+            return 2
+    except ProviderError as error:
+        print(f"{who}{error.cause}\n{error.fix}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{who}{error}\nmend what it names (space, permissions), and run the command again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

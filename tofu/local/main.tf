@@ -1,0 +1,102 @@
+# QEMU machines on this computer: no account, no root, no provider to download.
+#
+# Each host is two resources, because the destroy-time provisioner of a resource that failed to be created does
+# not run: `machine` cannot fail, and its end takes everything away; `running` is the part that may fail.
+#
+#   change                               what happens
+#   cpus, memory, ports, a bigger disk   `running` is replaced: clean power-off, then started on the same disk
+#   the process is gone (kill, reboot)   the same
+#   user_data, image, a smaller disk     `machine` is replaced: cloud-init runs once in a machine's life, and no
+#                                        file system here can shrink, so the machine is made afresh
+#   the machine's folder is gone         the same
+
+terraform {
+  required_version = ">= 1.6.0"
+}
+
+locals {
+  folder = { for name in keys(var.hosts) : name => "${path.module}/machines/${name}" }
+
+  # machine.py leaves these files. try(): a missing or torn file means "not there", never a failed plan.
+  machine = { for name, folder in local.folder : name => try(jsondecode(file("${folder}/machine.json")), null) }
+  process = { for name, folder in local.folder : name => try(jsondecode(file("${folder}/running.json")), null) }
+
+  # QEMU works inside the machine's folder, so its process is proven by finding our own record through its working
+  # directory: a recycled pid cannot have that. Without /proc (macOS) the pid file, which QEMU removes when it ends,
+  # has to do; it misses a kill -9.
+  alive = {
+    for name, folder in local.folder : name => fileexists("${folder}/ports.json") && (
+      fileexists("/proc/self/stat")
+      ? try(file("/proc/${local.process[name].pid}/cwd/running.json") == file("${folder}/running.json"), false)
+      : fileexists("${folder}/running.json") && fileexists("${folder}/qemu.pid")
+    )
+  }
+
+  # The moments at which what is there now was planned. While it is there, they stand still and the plan is empty;
+  # otherwise a new moment replaces the resource.
+  born    = { for name, host in var.hosts : name => try(local.machine[name].disk <= host.disk, false) ? local.machine[name].born : plantimestamp() }
+  started = { for name, host in var.hosts : name => local.alive[name] ? local.process[name].started : plantimestamp() }
+
+  # nonsensitive(): a sensitive value in a provisioner silences its output, progress and errors with it. The text
+  # itself travels in an environment variable, packed, and is written nowhere but to the machine's seed.
+  user_data = {
+    for name in keys(var.hosts) : name => nonsensitive(lookup(var.user_data, name, join("\n", ["#cloud-config", jsonencode({
+      locale = false
+      users = [{
+        name = var.ssh_user, shell = "/bin/bash", sudo = "ALL=(ALL) NOPASSWD:ALL", ssh_authorized_keys = [var.ssh_public_key]
+      }]
+    })])))
+  }
+}
+
+resource "terraform_data" "machine" {
+  for_each = var.hosts
+
+  triggers_replace = {
+    born      = local.born[each.key]
+    image     = var.image
+    user_data = sha256(local.user_data[each.key])
+  }
+
+  provisioner "local-exec" {
+    when        = destroy
+    command     = "exec python3 -B \"${path.module}/machine.py\" remove"
+    environment = { DEPLOYER_MACHINE = jsonencode({ name = each.key, id = self.id }) }
+  }
+}
+
+resource "terraform_data" "running" {
+  for_each = var.hosts
+
+  input = { ports = "${local.folder[each.key]}/ports.json" }
+  triggers_replace = {
+    machine = terraform_data.machine[each.key].id
+    size    = each.value
+    started = local.started[each.key]
+  }
+
+  # exec: so that machine.py is OpenTofu's own child and knows when OpenTofu has gone.
+  provisioner "local-exec" {
+    command = "exec python3 -B \"${path.module}/machine.py\" start"
+    environment = {
+      DEPLOYER_MACHINE = jsonencode(merge(each.value, {
+        name        = each.key
+        id          = terraform_data.machine[each.key].id
+        environment = var.environment
+        born        = local.born[each.key]
+        started     = local.started[each.key]
+        image       = var.image
+      }))
+      DEPLOYER_USER_DATA = base64gzip(local.user_data[each.key])
+    }
+  }
+}
+
+output "hosts" {
+  description = "Where each machine answers, with the ports as they are really forwarded."
+  # Read through the resource's own output: unknown, and so not read, until the machine has been started.
+  value = {
+    for name, running in terraform_data.running :
+    name => try(merge({ user = var.ssh_user }, jsondecode(file(running.output.ports))), null)
+  }
+}
