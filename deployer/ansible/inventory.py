@@ -1,0 +1,141 @@
+"""The inventory and the variables that Ansible reads. Knows hosts and keys; refuses to know playbooks and states."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.errors import FailureKind, StepFailed, StorageFailed
+
+if TYPE_CHECKING:  # pydantic is not for the child
+    from deployer.environment import Host
+
+# Ansible evaluates templates in inventories and ssh reads leading hyphens as options: an address or a user that a
+# module gave out, or a path with braces, must never become code.
+_ADDRESS = re.compile(r"^[A-Za-z0-9:\[][A-Za-z0-9.:%_\[\]-]*$")
+_USER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@\\+-]*$")
+_TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{")
+
+# An unanswering machine is given up after a minute; nothing is ever asked on a terminal.
+_OPTIONS = (
+    "BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null",
+    "ServerAliveInterval=15", "ServerAliveCountMax=4",
+)  # fmt: skip
+
+# The system's own Python has the bindings of its package manager; looking for one costs a round trip and finds whatever
+# lies on root's PATH. This is the weakest place to say so: the user's group_vars and variables win.
+_FOR_ALL = {"ansible_python_interpreter": "/usr/bin/python3"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InventoryEnvironment:
+    """An environment's hosts and how to reach them. `ports` has the machine ports that the user declared, by host."""
+
+    name: str
+    hosts: Mapping[str, Host]
+    ssh_key: Path
+    known_hosts: Path
+    ports: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, object]:
+    """Ansible's dynamic inventory: a group for each environment, all host variables under `_meta`.
+
+    A host keeps its name; where several environments have one of that name, each is called `HOST.ENVIRONMENT`. A
+    group's name has `_` for `-`, and `env_` before it where it would be a host's or no identifier. Raises StepFailed
+    (INPUT) for what Ansible or ssh would read as code.
+    """
+    counts = Counter(host for environment in environments for host in environment.hosts)
+    hostvars: dict[str, dict[str, object]] = {}
+    groups: dict[str, object] = {}
+    for environment in environments:
+        names = {host: host if counts[host] == 1 else f"{host}.{environment.name}" for host in environment.hosts}
+        groups[_group(environment.name, taken=counts)] = {"hosts": list(names.values())}
+        for host, name in names.items():
+            hostvars[name] = _variables(environment, host)
+    return {
+        "all": {"vars": dict(_FOR_ALL), "children": list(groups)},
+        **groups,
+        "_meta": {"hostvars": hostvars},
+    }
+
+
+def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
+    """Writes the environment's static inventory, 0600. `path` must end in .json, or Ansible does not recognise it.
+
+    Raises StepFailed as `inventory_data` does, and StorageFailed.
+    """
+    hosts = {host: _variables(environment, host) for host in environment.hosts}
+    group = _group(environment.name, taken=environment.hosts)
+    _write(path, {"all": {"vars": dict(_FOR_ALL), "children": {group: {"hosts": hosts}}}})
+
+
+def write_variables(path: Path, variables: Mapping[str, object]) -> None:
+    """Writes the variables for all playbooks, 0600: they may hold secrets. Raises StorageFailed."""
+    _write(path, dict(variables))
+
+
+def ssh_word(path: Path) -> str:
+    """`path` as ssh reads it inside double quotes in an option: quotes, backslashes and percent signs taken as such."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+
+
+def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object]:
+    host = environment.hosts[name]
+    for what, value, pattern in (("address", host.address, _ADDRESS), ("user", host.user, _USER)):
+        if not pattern.match(value):
+            raise StepFailed(
+                f"the {what} of {name} cannot be used: {value!r}",
+                kind=FailureKind.INPUT,
+                detail=f"{name}: {what} {value!r} is not what an inventory may hold",
+            )
+    for path in (environment.ssh_key, environment.known_hosts):
+        if _TEMPLATE.search(str(path)):
+            raise StepFailed(
+                f"the path {path} cannot be used",
+                kind=FailureKind.INPUT,
+                detail=f"Ansible or ssh would evaluate the braces in {path}",
+            )
+    options = [*_OPTIONS, f'UserKnownHostsFile="{ssh_word(environment.known_hosts)}"']
+    declared = environment.ports.get(name) or [forward.machine for forward in host.ports]
+    return {
+        "ansible_host": host.address,
+        "ansible_port": host.port,
+        "ansible_user": host.user,
+        "ansible_ssh_private_key_file": ssh_word(environment.ssh_key),  # Ansible puts the double quotes itself
+        "ansible_ssh_common_args": shlex.join(word for option in options for word in ("-o", option)),
+        "deployer_environment": environment.name,
+        "deployer_host": name,
+        "deployer_address": host.address,
+        "deployer_ports": sorted(set(declared)),
+        "deployer_forwards": [{"host": forward.host, "machine": forward.machine} for forward in host.ports],
+    }
+
+
+def _group(name: str, *, taken: Mapping[str, object]) -> str:
+    group = name.replace("-", "_")
+    return f"env_{group}" if group in taken or group in ("all", "ungrouped") or group[0].isdigit() else group
+
+
+def _write(path: Path, data: object) -> None:
+    temporary = ""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600, whatever the umask
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise StorageFailed(f"cannot write {path}", detail=str(error)) from error
