@@ -1,0 +1,23 @@
+"""What a machine says, made fit for an event, an error or a terminal. A machine's words are never trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deployer.events import printable
+
+
+def one_line(text: str, longest: int = 200) -> str:
+    """`text` on one line of at most `longest` characters, without anything that commands a terminal."""
+    flat = " ".join(printable(text).split())
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+def joined(texts: Iterable[str], longest: int = 400) -> str:
+    return one_line("; ".join(one_line(text, longest) for text in texts), longest)
+
+
+def excerpt(log: str, lines: int = 30, longest: int = 4000) -> str:
+    """The end of a log as a few printable lines; consoles end theirs with carriage returns."""
+    kept = printable(log[-4 * longest :].replace("\r", "\n")).split("\n")
+    return "\n".join([line.rstrip() for line in kept if line.strip()][-lines:])[-longest:]
