@@ -170,5 +170,5 @@ class Interrupted(DeployerError):
         self, message: str, *, signum: int = signal.SIGINT, detail: str = "", remains: str = "", help: str = ""
     ) -> None:
         super().__init__(message, detail=detail, remains=remains, help=help)
-        self.signum = signum
+        self.signum = signal.Signals(signum)
         self.exit_code = 128 + signum

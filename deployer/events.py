@@ -97,13 +97,17 @@ class StepFailedEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceProgress(Event):
-    """OpenTofu works on a resource. `action` is create, update, delete, read; `status` start, progress, done, failed."""
+    """OpenTofu works on a resource. `action` is create, update, delete, read; `status` start, progress, says, done, failed.
+
+    `message` is what a provisioner of the resource said (status says).
+    """
 
     kind = "resource"
     address: str
     action: str
     status: str
     seconds: float = 0.0
+    message: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,12 @@ class PortForward(Value):
 class Host(Value):
     """A machine as the provider gave it out."""
 
-    address: Line = Field(min_length=1)
+    address: str = Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$", max_length=253)
     port: int = Field(default=22, ge=1, le=65535)
-    user: Line = Field(min_length=1)
+    user: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64)
     ports: tuple[PortForward, ...] = ()
+    id: Line | None = None  # the provider's mark of this very machine: where it changes, the machine is another one
+    console: Line | None = None  # a file with what the machine printed on its console
 
 
 class FinishedStep(Value):

@@ -136,6 +136,10 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress):
         known = self.resources if self.resources is Resources.PRESENT else Resources.POSSIBLE
         return self._with(at, resources=known)
 
+    def confirm_resources(self, at: datetime) -> Provisioning:
+        """Saved after an apply that came to a good end."""
+        return self._with(at, resources=Resources.PRESENT)
+
     def found_hosts(self, hosts: Mapping[str, Host], at: datetime) -> Provisioning:
         """Saved as soon as OpenTofu gives the addresses."""
         return self._with(at, resources=Resources.PRESENT, hosts=dict(hosts))

@@ -1,0 +1,44 @@
+"""What really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing."""
+
+from __future__ import annotations
+
+import socket
+
+from deployer.environment import AnyEnvironment, Resources
+from deployer.errors import DeployerError
+from deployer.tofu.engine import Tofu
+from deployer.tofu.state import look
+
+_ANSWER = 3.0  # seconds
+
+
+def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
+    """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
+    lines: list[str] = []
+    state = look(tofu.folder)
+    if state.errored is not None:
+        lines.append(f"differs: OpenTofu left a state it could not save: {state.errored}")
+    if state.interrupted:
+        lines.append("differs: OpenTofu was killed while it worked; it may not know all that exists")
+    if state.condition in ("absent", "empty", "damaged"):
+        expected = environment.resources is Resources.NONE and state.condition == "absent"
+        lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")
+    elif environment.resources is not Resources.NONE:
+        lines += _planned(tofu)
+    for name, host in environment.hosts.items():
+        try:
+            socket.create_connection((host.address, host.port), timeout=_ANSWER).close()
+            lines.append(f"same: {name} answers at {host.address} port {host.port}")
+        except OSError as error:
+            lines.append(f"differs: {name} does not answer at {host.address} port {host.port}: {error.strerror or error}")
+    return tuple(lines)
+
+
+def _planned(tofu: Tofu) -> list[str]:
+    try:
+        changed = [f"differs: {change.address} was changed or removed behind our back" for change in tofu.drift()]
+        plan = tofu.plan(lock=False)
+    except DeployerError as error:
+        return [f"unknown: OpenTofu cannot tell: {error}"]
+    changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in plan.changes]
+    return changed or ["same: OpenTofu finds everything as it was made"]

@@ -1,0 +1,38 @@
+"""The write protocol: a reader sees the old file or the new one, whole, whatever happens. Knows no content."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces `path` (mode 0600): temporary file in the same directory, flush, fsync, replace, fsync of the directory.
+
+    Two writers at once are the caller's to exclude; a leftover of a killed writer is written over. Raises OSError; the
+    old file then stands, unless only the last fsync failed.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)  # a leftover may have another mode
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_directory(path.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Makes a rename in `directory` last through a power cut (fsync(2): the directory entry needs one of its own)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

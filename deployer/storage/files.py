@@ -1,0 +1,148 @@
+"""The repository of JSON files in a home: one folder for each environment."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
+from deployer.errors import InvalidInput, UnknownEnvironment, UnreadableState
+from deployer.process import Interrupts, ProcessIdentity
+from deployer.storage.atomic import write_atomically
+from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
+from deployer.storage.record import Record, read_record
+
+if TYPE_CHECKING:
+    from deployer.storage.lock import Lock
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_LARGEST = 16 * 1024 * 1024  # bytes; a larger file is no state of ours
+
+
+class FileRepository:
+    """EnvironmentRepository over `HOME/environments/NAME/environment.json`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def folder(self, name: str) -> EnvironmentFolder:
+        """Where `name` lies, whether it exists or not. Raises InvalidInput for what cannot be a name."""
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"{name[:60]!r} is not a name of an environment",
+                detail="a name has a-z, 0-9 and hyphens, begins and ends with a letter or digit, and at most 40 characters",
+                remains="Nothing was changed.",
+                help="deployer list",
+            )
+        return EnvironmentFolder(self.home / "environments" / name)
+
+    def names(self) -> tuple[str, ...]:
+        try:
+            found = [p.name for p in (self.home / "environments").iterdir() if _NAME.fullmatch(p.name)]
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise storage_failed("cannot read", self.home / "environments", error) from error
+        return tuple(sorted(n for n in found if self.folder(n).state.exists()))
+
+    def load(self, name: str) -> AnyEnvironment:
+        folder = self.folder(name)
+        environment = _read(folder)
+        if environment is None:
+            raise self._unknown(name)
+        return environment
+
+    def holder(self, name: str) -> Record | None:
+        record = read_record(self.folder(name).lock)
+        return record if record is not None and (record.alive is not False or record.living_children) else None
+
+    @contextmanager
+    def hold(
+        self, name: str, command: str, *, timeout: float, interrupts: Interrupts, new: bool = False
+    ) -> Iterator[HeldFiles]:
+        # Imported here because reading, and `status` with it, needs no lock.
+        from deployer.storage.lock import hold
+
+        folder = self.folder(name)
+        if new:
+            private_directory(folder.root)
+        elif not folder.state.exists():
+            raise self._unknown(name)
+        with hold(folder.lock, name, command, timeout=timeout, interrupts=interrupts) as lock:
+            yield HeldFiles(folder, lock)
+
+    def _unknown(self, name: str) -> UnknownEnvironment:
+        known = self.names()
+        close = difflib.get_close_matches(name, known, n=1)
+        return UnknownEnvironment(
+            f"there is no environment {name} in {self.home}",
+            detail=f"did you mean {close[0]}?" if close else f"environments here: {', '.join(known) or 'none'}",
+            remains="Nothing was changed.",
+            help=f"deployer show {close[0]}" if close else "deployer list",
+        )
+
+
+class HeldFiles:
+    """HeldEnvironment over the files of one environment. Made by `FileRepository.hold` only."""
+
+    def __init__(self, folder: EnvironmentFolder, lock: Lock) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    def load(self) -> AnyEnvironment | None:
+        return _read(self.folder)
+
+    def save(self, environment: AnyEnvironment) -> None:
+        try:
+            write_atomically(self.folder.state, encode(environment).encode())
+        except OSError as error:
+            raise storage_failed("cannot save", self.folder.state, error) from error
+
+    def at_step(self, step: str) -> None:
+        self._lock.at_step(step)
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None:
+        self._lock.child_started(child, doing)
+
+    def child_ended(self, child: ProcessIdentity) -> None:
+        self._lock.child_ended(child)
+
+
+def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
+    path = folder.state
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            return None
+        raise unreadable(folder, storage_failed("cannot read", path, error).detail) from error
+    if len(data) > _LARGEST:
+        raise unreadable(folder, f"it is larger than {_LARGEST // 1024 // 1024} MiB")
+    if not data.strip():
+        raise unreadable(folder, "it is empty")
+    try:
+        environment = restore(data)
+    except NotAnEnvironment as error:
+        where = f"field {error.field}: " if error.field else ""
+        raise unreadable(folder, f"{where}{error.problem}") from None
+    if environment.name != folder.name:
+        raise unreadable(folder, f"field name: it is of environment {environment.name}")
+    return environment
+
+
+def unreadable(folder: EnvironmentFolder, problem: str) -> UnreadableState:
+    return UnreadableState(
+        f"the state file {folder.state} cannot be used",
+        detail=problem,
+        remains=f"It was left as it is, and so was everything else. What exists is known to OpenTofu in {folder.tofu}.",
+        help=f"cd {folder.tofu} && tofu state list    # what exists; `tofu destroy` there takes it away",
+    )
+

@@ -1,0 +1,61 @@
+"""The audit trail: every event as a line of events.jsonl, and one readable log for each run."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from deployer.events import Event, Notice, Output, Report, printable
+from deployer.storage.folder import EnvironmentFolder, private_directory
+
+
+class Journal:
+    """Appends events to an environment's files. A disk that refuses does not stop the run: it is told once to `report`."""
+
+    def __init__(self, folder: EnvironmentFolder, run_id: str, report: Report) -> None:
+        self._events = folder.events
+        self.log = folder.logs / f"{run_id}.log"
+        self._report = report
+        self._refused = False
+        self._lock = threading.Lock()  # hosts report from threads of their own
+        private_directory(folder.logs)
+
+    def __call__(self, event: Event) -> None:
+        """Writes the event down, then passes it on."""
+        if not isinstance(event, Output):
+            self._append(self._events, json.dumps(event.as_dict()) + "\n")
+        self._append(self.log, readable(event) + "\n")
+        self._report(event)
+
+    def _append(self, path: Path, line: str) -> None:
+        # Opened for each line: a log that somebody removes or rotates meanwhile is simply made anew.
+        try:
+            with self._lock:
+                descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                try:
+                    os.write(descriptor, line.encode("utf-8", errors="replace"))
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            if not self._refused:
+                self._refused = True
+                self._report(
+                    Notice(message=f"cannot write {path}: {error.strerror}; the run goes on without it", level="warning")
+                )
+
+
+def readable(event: Event) -> str:
+    """One line of a run's log: UTC timestamp, what happened, its fields."""
+    stamp = event.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(event, Output):
+        return f"{stamp} {event.source} | {printable(event.line)}"
+    fields = {k: v for k, v in event.as_dict().items() if k not in ("kind", "at")}
+    shown = " ".join(f"{k}={_field(v)}" for k, v in fields.items())
+    return f"{stamp} {event.kind} {shown}"
+
+
+def _field(value: object) -> str:
+    text = printable(str(value)).replace("\n", " ")
+    return json.dumps(text, ensure_ascii=False) if " " in text or not text else text

@@ -1,0 +1,139 @@
+"""The lock of an environment: the kernel's, held for a whole command, with a record of its holder inside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deployer.errors import Locked, StorageFailed
+from deployer.process import Interrupts, ProcessIdentity
+from deployer.storage.folder import storage_failed
+from deployer.storage.record import Child, Record, own_record, read_record, write_record
+
+
+class Lock:
+    """The held lock. Children of the holder are put on record here before they begin (deployer.process.Register)."""
+
+    def __init__(self, descriptor: int, record: Record) -> None:
+        self._descriptor = descriptor
+        self._record = record
+        write_record(descriptor, record)
+
+    def at_step(self, step: str) -> None:
+        self._put(self._record.at_step(step))
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None:
+        self._put(self._record.with_child(child, doing))
+
+    def child_ended(self, child: ProcessIdentity) -> None:
+        self._put(self._record.without_child(child))
+
+    def clear(self) -> None:
+        with contextlib.suppress(OSError):
+            write_record(self._descriptor, None)
+
+    def _put(self, record: Record) -> None:
+        self._record = record
+        write_record(self._descriptor, record)
+
+
+@contextmanager
+def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Interrupts) -> Iterator[Lock]:
+    """Holds the lock at `path` while the block runs; waits `timeout` seconds for it.
+
+    Raises Locked where another process holds it, or where a child of a dead holder still works; StorageFailed where the
+    file cannot be made or the filesystem has no flock; Interrupted while waiting.
+    """
+    end = time.monotonic() + timeout
+    descriptor: list[int] = []
+    lock = FileLock(
+        str(path), mode=0o600, thread_local=False, fallback_to_soft=False, on_acquired=descriptor.append
+    )
+    while True:
+        try:
+            lock.acquire(
+                timeout=max(0.0, end - time.monotonic()),
+                poll_interval=0.05,
+                cancel_check=lambda: interrupts.count > 0,
+            )
+        except Timeout:
+            interrupts.check(f"waiting for the lock of {name}")
+            raise _locked_by_holder(path, name) from None
+        except OSError as error:
+            raise _no_lock(path, error) from error
+        # A record that still stands was left by a holder who was killed. Its children may be at work yet.
+        left = read_record(path)
+        orphans = left.living_children if left else ()
+        if not orphans:
+            break
+        lock.release()
+        if time.monotonic() >= end:
+            assert left is not None
+            raise _locked_by_orphan(name, left, orphans[0])
+        interrupts.sleep(0.2, f"waiting for process {orphans[0].pid} ({orphans[0].doing})")
+    try:
+        try:
+            held = Lock(descriptor[-1], own_record(command))
+        except OSError as error:
+            raise storage_failed("cannot write", path, error) from error
+        try:
+            yield held
+        finally:
+            held.clear()
+    finally:
+        lock.release()
+
+
+def _no_lock(path: Path, error: OSError) -> StorageFailed:
+    if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+        return StorageFailed(
+            f"cannot lock {path}",
+            detail="this filesystem does not support flock, so two commands could work on one environment at once",
+            remains="Nothing was changed.",
+            help="deployer --home /a/directory/on/a/local/disk ...",
+        )
+    return storage_failed("cannot lock", path, error)
+
+
+def _locked_by_holder(path: Path, name: str) -> Locked:
+    record = None
+    for _ in range(20):
+        # The winner writes its record right after it got the lock; give it a moment to say who it is.
+        record = read_record(path)
+        if record is not None and record.alive is not False:
+            break
+        time.sleep(0.025)
+    if record is None:
+        return Locked(
+            f"environment {name} is in use",
+            detail="by a process that has not said who it is yet",
+            remains="Nothing was changed by this command.",
+            help="type the command again, or add --lock-timeout 600 to wait",
+        )
+    life = {True: "it is running", False: "it has just ended", None: f"on {record.host}, so not visible from here"}
+    at = f", at step {record.step}" if record.step else ""
+    return Locked(
+        f"environment {name} is in use",
+        holder=record.as_dict(),
+        detail=f"process {record.pid} of {record.user}@{record.host} runs `deployer {record.command}`{at}, "
+        f"since {record.since}; {life[record.alive]}",
+        remains="Nothing was changed by this command.",
+        help=f"wait with --lock-timeout 600, or look: deployer show {name}; ps -fp {record.pid}",
+    )
+
+
+def _locked_by_orphan(name: str, left: Record, child: Child) -> Locked:
+    return Locked(
+        f"environment {name} is still being worked on",
+        holder={**left.as_dict(), "orphan": {"pid": child.pid, "doing": child.doing, "since": child.since}},
+        detail=f"process {child.pid} ({child.doing}, since {child.since}) goes on although the `deployer {left.command}` "
+        f"that started it (process {left.pid}) is gone",
+        remains="Nothing was changed by this command; when that process ends, the environment is free by itself.",
+        help=f"wait with --lock-timeout 600, look with: ps -fp {child.pid}, or end it in good order with: kill -INT {child.pid}",
+    )

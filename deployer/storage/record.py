@@ -1,0 +1,112 @@
+"""The record inside the lock file: who holds it, for what, and which children work for the holder."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import zlib
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deployer.process import ProcessIdentity, is_alive, own_identity
+
+# One write of a whole page: a reader sees the old record or the new one. The checksum tells where it does not.
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Child:
+    pid: int
+    started: str
+    doing: str
+    since: str
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.started)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The holder of an environment: process, computer, user, command, step, since when (ISO 8601, UTC)."""
+
+    pid: int
+    started: str
+    host: str
+    user: str
+    command: str
+    step: str
+    since: str
+    children: tuple[Child, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the holder still runs; None where that cannot be known from this computer."""
+        return is_alive(ProcessIdentity(self.pid, self.started)) if self.is_local else None
+
+    @property
+    def living_children(self) -> tuple[Child, ...]:
+        return tuple(c for c in self.children if is_alive(c.identity)) if self.is_local else ()
+
+    def at_step(self, step: str) -> Record:
+        return replace(self, step=step)
+
+    def with_child(self, identity: ProcessIdentity, doing: str) -> Record:
+        child = Child(identity.pid, identity.started, doing, _now())
+        return replace(self, children=(*self.children, child))
+
+    def without_child(self, identity: ProcessIdentity) -> Record:
+        return replace(self, children=tuple(c for c in self.children if c.identity != identity))
+
+    def as_dict(self) -> dict[str, object]:
+        return {**asdict(self), "alive": self.alive}
+
+
+def own_record(command: str) -> Record:
+    me = own_identity()
+    return Record(me.pid, me.started, socket.gethostname(), _user(), command, "", _now())
+
+
+def write_record(descriptor: int, record: Record | None) -> None:
+    """Puts the record into the open lock file; None empties it. Raises OSError."""
+    if record is None:
+        os.pwrite(descriptor, b" " * _PAGE, 0)
+        return
+    text = json.dumps(asdict(record))
+    line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+    padded = line.ljust(-(-len(line) // _PAGE) * _PAGE)
+    os.pwrite(descriptor, padded, 0)
+    os.ftruncate(descriptor, len(padded))
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a lock file; None where there is none, or none that can be trusted."""
+    try:
+        with path.open("rb") as file:
+            line = file.read(64 * _PAGE).strip()
+        checksum, _, text = line.partition(b" ")
+        if not text or int(checksum, 16) != zlib.crc32(text):
+            return None
+        data = json.loads(text)
+        data["children"] = tuple(Child(**child) for child in data["children"])
+        return Record(**data)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

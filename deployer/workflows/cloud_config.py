@@ -1,0 +1,40 @@
+"""The cloud-config handed to any provider: our user and key, and what the user's file adds. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
+    """The text of a `#cloud-config` document (cloud-init's user-data format).
+
+    `extra` is merged into ours: tables key by key, lists after ours, anything else in place of ours.
+    """
+    ours: dict[str, Any] = {
+        "users": [
+            {
+                "name": user,
+                "shell": "/bin/bash",
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "lock_passwd": True,
+                "ssh_authorized_keys": [public_key],
+            }
+        ],
+        "ssh_pwauth": False,
+        # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
+        "locale": False,
+    }
+    return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False, allow_unicode=True)
+
+
+def merged(ours: Any, theirs: Any) -> Any:
+    """`theirs` merged into `ours`."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        keys = [*ours, *(k for k in theirs if k not in ours)]
+        return {k: merged(ours[k], theirs[k]) if k in ours and k in theirs else (theirs if k in theirs else ours)[k] for k in keys}
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return [*ours, *theirs]
+    return theirs
