@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-import subprocess
-import tarfile
 import threading
 import time
 import urllib.error
@@ -23,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+import build
 import host
 from host import ProviderError, Say
 
@@ -30,41 +28,6 @@ MIRROR = "https://cloud.debian.org/images/cloud/bookworm/latest"
 CONNECT_SECONDS = 6
 STALL_SECONDS = 30
 ATTEMPTS = 5
-
-PACKAGES = "systemd-sysv,udev,dbus,cloud-init,openssh-server,python3,python3-apt,sudo,iproute2,ifupdown,isc-dhcp-client,netbase,ca-certificates,zstd"
-# Before the kernel is installed: an initrd that holds what a QEMU disk needs and no more boots sooner.
-BEFORE_KERNEL = r"""
-mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/initramfs-tools/hooks"
-echo MODULES=list > "$1/etc/initramfs-tools/conf.d/deployer"
-cat > "$1/etc/initramfs-tools/hooks/deployer" <<'EOF'
-#!/bin/sh
-[ "$1" = prereqs ] && exit 0
-. /usr/share/initramfs-tools/hook-functions
-manual_add_modules virtio_pci virtio_blk ext4
-EOF
-chmod 755 "$1/etc/initramfs-tools/hooks/deployer"
-"""
-# Each machine makes its own identity. One kind of host key: an RSA key takes ten seconds on an emulated CPU.
-LAST = r"""
-printf 'datasource_list: [NoCloud, None]\nssh_genkeytypes: [ed25519]\ngrub_dpkg: {enabled: false}\n' \
-  > "$1/etc/cloud/cloud.cfg.d/90_deployer.cfg"
-echo '/dev/vda / ext4 defaults 0 1' > "$1/etc/fstab"
-rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/resolv.conf" "$1/etc/hostname"
-# It looks for snapshots of LVM, which is not there.
-rm -f "$1"/etc/systemd/system/*.wants/e2scrub_reap.service
-: > "$1/etc/machine-id"
-"""
-# Reads the tree on stdin, writes a disk to stdout. Run as root, real or of a user namespace, so that the files keep
-# their owners. Device nodes are the kernel's to make, and a namespace may not.
-TREE_TO_DISK = r"""
-set -e
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; mkdir "$work/root"
-tar -xpf - -C "$work/root" --numeric-owner --exclude='./dev/*'
-truncate -s 2G "$work/raw"
-mke2fs -q -t ext4 -L root -d "$work/root" "$work/raw"
-qemu-img convert -O qcow2 "$work/raw" "$work/disk"
-cat "$work/disk"
-"""
 
 
 @dataclass(frozen=True)
@@ -144,8 +107,7 @@ def _official() -> str:
 
 def _built() -> str:
     """The recipe is in the name, so another recipe makes another image and the disks made of this one stay whole."""
-    recipe = hashlib.sha256(json.dumps([PACKAGES, BEFORE_KERNEL, LAST, TREE_TO_DISK]).encode()).hexdigest()
-    return f"debian-12-{host.architecture().debian}-built-{recipe[:8]}"
+    return f"debian-12-{host.architecture().debian}-built-{build.recipe()}"
 
 
 @contextmanager
@@ -218,42 +180,13 @@ def _fetch(url: str, part: Path, say: Say) -> None:
 
 
 def _build(folder: Path, say: Say) -> None:
-    offline = f"{_mirror()} cannot be reached"
     if not shutil.which("mmdebstrap"):
-        fix = "connect to the internet, or install mmdebstrap (sudo apt install mmdebstrap uidmap), or set the option `image`"
-        raise ProviderError(f"{offline}, and mmdebstrap is not there to build an image", fix)
-    # Not /tmp, which is often in memory. What runs in a user namespace cannot enter the cache: pipes carry the data.
-    temporary = Path("/var/tmp")
+        fix = "connect to the internet, or: sudo apt install mmdebstrap uidmap, or set the provider's option `image`"
+        raise ProviderError(f"{_mirror()} cannot be reached, and mmdebstrap is not there to build an image", fix)
     host.need_space(folder, 1.5, "building the base image")
-    host.need_space(temporary, 2.0, "building the base image")
-    say(f"{offline}; building the image from Debian's packages (about a minute)")
-    kept = ("PATH", "HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
-    environment = {key: os.environ[key] for key in kept if key in os.environ}
-    environment.update(LANG="C.UTF-8", TMPDIR=str(temporary))
-    environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
-    # setpriv: what is killed with us must not go on alone.
-    bound = ["setpriv", "--pdeathsig", "TERM"]
+    say(f"{_mirror()} cannot be reached; building the image from Debian's packages (about a minute)")
     work = _work_folder(folder)
-    log = folder / "build.log"
-    log.write_bytes(b"")
-    tree = [*bound, "mmdebstrap", "--variant=minbase", "--format=tar"]
-    tree += [f"--include={PACKAGES},linux-image-cloud-{host.architecture().debian}"]
-    for path in ("doc", "man", "locale"):
-        tree += [f"--dpkgopt=path-exclude=/usr/share/{path}/*"]
-    tree += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
-    tree += [f"--essential-hook={BEFORE_KERNEL}", f"--customize-hook={LAST}", "bookworm", "-"]
-    _run(tree, None, work / "root.tar", log, environment, say)
-    with tarfile.open(work / "root.tar") as archive:
-        for member in archive:
-            name = os.path.basename(member.name)
-            source = archive.extractfile(member) if member.isfile() and member.name.startswith("./boot/") else None
-            for prefix, target in (("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd")):
-                if source and name.startswith(prefix):
-                    with open(work / target, "wb") as file:
-                        shutil.copyfileobj(source, file)
-    say("making the disk")
-    namespace = [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
-    _run([*bound, *namespace, "sh", "-c", TREE_TO_DISK], work / "root.tar", work / "disk.qcow2", log, environment, say)
+    build.build(work, folder / "build.log", say)
     os.rename(work, folder / _built())
 
 
@@ -263,27 +196,3 @@ def _work_folder(folder: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
     return work
-
-
-def _run(argv: list[str], source: Path | None, target: Path, log: Path, environment: dict[str, str], say: Say) -> None:
-    """Run a step of the build, telling its own words as it goes. ProviderError with the last of them if it fails."""
-    tail: list[str] = []
-    with (
-        open(source or os.devnull, "rb") as stdin,
-        open(target, "wb") as stdout,
-        open(log, "a", encoding="utf-8") as record,
-    ):
-        child = subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, errors="replace"
-        )
-        assert child.stderr is not None
-        for line in child.stderr:
-            record.write(line)
-            tail = [*tail, line.strip()][-3:]
-            if line.startswith("I: ") and line.rstrip().endswith("..."):
-                say(line[3:].strip())
-    if child.wait() != 0:
-        fix = f"see {log}"
-        if os.geteuid() != 0:
-            fix += "; without root it needs uidmap (sudo apt install uidmap) and a range in /etc/subuid and /etc/subgid"
-        raise ProviderError(f"the build of the base image failed: {' | '.join(tail)}", fix)

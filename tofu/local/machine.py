@@ -52,7 +52,7 @@ class Machine:
 
 
 def start(machine: Machine, user_data: str) -> None:
-    """Bring the machine up on its own disk, made if need be, whatever an earlier try has left. ProviderError if it cannot."""
+    """Bring the machine up on its disk, made if need be, whatever an earlier try has left. ProviderError if not."""
     parent = os.getppid()
     host.emulator()
     base = image.base_image(machine.image, _say)

@@ -1,0 +1,179 @@
+"""tofu/local's helper without OpenTofu or QEMU guests: the image, the checks, and what it says when it cannot go on."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HELPER = Path(__file__).resolve().parents[2] / "tofu" / "local" / "machine.py"
+NOWHERE = "http://127.0.0.1:9"  # "discard": nothing listens there
+
+
+@dataclass
+class Mirror:
+    """A web server with Debian's layout, which can break off in the middle."""
+
+    files: dict[str, bytes]
+    cut_after: int = 0
+    asked: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    url: str = ""
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    image = os.urandom(3_000_000)
+    sums = f"{hashlib.sha512(image).hexdigest()}  debian-12-genericcloud-{{}}.qcow2\n"
+    made = Mirror({"SHA512SUMS": b""})
+    for architecture in ("amd64", "arm64"):
+        made.files[f"debian-12-genericcloud-{architecture}.qcow2"] = image
+        made.files["SHA512SUMS"] += sums.format(architecture).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.rpartition("/")[2]
+            wanted = self.headers.get("Range", "")
+            made.asked.append((name, wanted))
+            body = made.files[name]
+            begin = int(re.sub(r"\D", "", wanted) or 0)
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(body) - begin))
+            self.end_headers()
+            if made.cut_after and name.endswith("qcow2"):
+                body = body[: begin + made.cut_after]
+                made.cut_after = 0
+            self.wfile.write(body[begin:])
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+def helper(cache: Path, *arguments: str, rc: int = 0, **environment: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-B", str(HELPER), *arguments],
+        env={**os.environ, "DEPLOYER_CACHE": str(cache), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == rc, ended.stdout
+    assert "Traceback" not in ended.stdout
+    return ended.stdout
+
+
+def test_the_official_image_is_downloaded_verified_and_used_from_the_cache(mirror: Mirror, tmp_path: Path) -> None:
+    told = helper(tmp_path, "image", DEPLOYER_IMAGE_MIRROR=mirror.url)
+    disk = Path(told.splitlines()[-1])
+    assert disk.read_bytes() == mirror.files["debian-12-genericcloud-amd64.qcow2"]
+    assert "downloading the base image: " in told
+    assert disk.stat().st_mode & 0o777 == 0o600
+    assert helper(tmp_path, "image", DEPLOYER_IMAGE_MIRROR=NOWHERE).split() == [str(disk)]
+    check = {each["name"]: each for each in json.loads(helper(tmp_path, "check", "--json"))}
+    assert check["image"] == {"name": "image", "ok": True, "detail": f"cached: {disk}", "fix": ""}
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.cut_after = 1_000_000
+    told = helper(tmp_path, "image", DEPLOYER_IMAGE_MIRROR=mirror.url)
+    assert "trying again" in told
+    assert [wanted for name, wanted in mirror.asked if name != "SHA512SUMS"] == ["", "bytes=1000000-"]
+
+
+def test_an_image_with_another_checksum_is_refused_and_deleted(mirror: Mirror, tmp_path: Path) -> None:
+    for name in mirror.files:
+        if name != "SHA512SUMS":
+            mirror.files[name] = os.urandom(1000)
+    told = helper(tmp_path, "image", rc=1, DEPLOYER_IMAGE_MIRROR=mirror.url)
+    assert "does not have its published SHA-512" in told
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"lock"}
+
+
+def test_commands_that_start_together_download_once(mirror: Mirror, tmp_path: Path) -> None:
+    threads = [
+        threading.Thread(target=helper, args=(tmp_path, "image"), kwargs={"DEPLOYER_IMAGE_MIRROR": mirror.url})
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([name for name, _ in mirror.asked if name != "SHA512SUMS"]) == 1
+
+
+def test_without_a_network_and_mmdebstrap_both_ways_out_are_named(tmp_path: Path) -> None:
+    told = helper(tmp_path / "cache", "image", rc=1, DEPLOYER_IMAGE_MIRROR=NOWHERE, PATH=str(tmp_path))
+    assert f"{NOWHERE} cannot be reached" in told
+    assert "connect to the internet, or: sudo apt install mmdebstrap" in told
+
+
+def test_a_failed_build_tells_the_tools_last_words_and_leaves_nothing_that_looks_ready(tmp_path: Path) -> None:
+    (tmp_path / "mmdebstrap").write_text('#!/bin/sh\necho "E: no such suite" >&2\nexit 3\n')
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    told = helper(tmp_path / "cache", "image", rc=1, DEPLOYER_IMAGE_MIRROR=NOWHERE, PATH=path)
+    assert "the build of the base image failed: E: no such suite" in told
+    assert not list((tmp_path / "cache" / "images").glob("debian-*"))
+
+
+def test_check_names_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
+    found = {
+        each["name"]: each
+        for each in json.loads(
+            helper(tmp_path / "cache", "check", "--json", PATH=str(tmp_path), DEPLOYER_IMAGE_MIRROR=NOWHERE)
+        )
+    }
+    assert set(found) == {"qemu-system", "qemu-img", "image", "acceleration", "disk space"}
+    assert not found["qemu-system"]["ok"]
+    assert "apt install qemu-system-" in found["qemu-system"]["fix"]
+    assert not found["image"]["ok"]
+    assert found["disk space"]["ok"]
+
+
+def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = helper(tmp_path / "file" / "cache", "image", rc=1)
+    assert "cannot make the cache" in told
+    assert "set DEPLOYER_CACHE" in told
+
+
+def machine(**changes: Any) -> dict[str, str]:
+    asked = {"name": "web", "id": "0-1", "environment": "t", "cpus": 1, "memory": 128, "disk": 4, "ports": []}
+    asked |= {"born": "now", "started": "now", "image": ""} | changes
+    packed = base64.b64encode(gzip.compress(b"#cloud-config\n{}")).decode()
+    return {"DEPLOYER_MACHINE": json.dumps(asked), "DEPLOYER_USER_DATA": packed}
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", "A", "a" * 64, "-a"])
+def test_a_name_that_is_no_folder_of_ours_is_refused(tmp_path: Path, name: str) -> None:
+    assert "is no name for a machine" in helper(tmp_path, "remove", rc=1, **machine(name=name))
+
+
+def test_an_image_that_is_not_there_is_told(tmp_path: Path) -> None:
+    told = helper(tmp_path, "start", rc=1, **machine(image=str(tmp_path / "none.qcow2")))
+    assert "machine web: the image " in told
+    assert "option `image`" in told
+
+
+def test_an_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
+    assert "start, remove" in helper(tmp_path, "stop", rc=2)
