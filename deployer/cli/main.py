@@ -1,0 +1,102 @@
+"""The program's entry: reads the command line, calls the command, tells what went wrong. Knows no command's work."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from deployer import __version__
+from deployer.cli.options import Chosen, Group
+
+_FILES, _RUNS, _LOOKS = "deployer.cli.files", "deployer.cli.runs", "deployer.cli.looks"
+
+_TABLE = {
+    "init": _FILES,
+    "validate": _FILES,
+    "schema": _FILES,
+    "create": _RUNS,
+    "up": _RUNS,
+    "plan": _RUNS,
+    "provision": _RUNS,
+    "configure": _RUNS,
+    "destroy": _RUNS,
+    "status": _LOOKS,
+    "show": _LOOKS,
+    "list": _LOOKS,
+    "ssh": _LOOKS,
+    "logs": _LOOKS,
+    "inventory": _LOOKS,
+    "doctor": _LOOKS,
+}
+
+_EPILOG = """\b
+Example:
+  deployer init                    write a commented demo.yml
+  deployer up demo.yml             make it
+  deployer destroy demo            take everything away
+
+\b
+Shell completion:
+  eval "$(_DEPLOYER_COMPLETE=bash_source deployer)"    also zsh_source, fish_source
+
+\b
+Exit codes:
+  0 done, 1 a step failed, 2 usage or invalid file, 3 wrong state, 4 locked,
+  5 unreadable state, 6 a tool is missing or too old, 130 interrupted
+"""
+
+
+@click.group(cls=Group, table=_TABLE, epilog=_EPILOG, context_settings={"max_content_width": 100})
+@click.version_option(__version__, message="deployer %(version)s")
+def program() -> None:
+    """Environments of machines, from a short YAML file to configured hosts and back to nothing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line (this process's, if not given) and returns its exit code. Prints all there is to print."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name we cannot spell in this locale is no failure
+    chosen = Chosen()
+    try:
+        # Without `standalone_mode` click neither prints errors nor exits; `--help` and the like give their exit code.
+        code = program.main(arguments, prog_name="deployer", obj=chosen, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _reader_has_gone()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
+        return _tell(error, chosen, arguments)
+
+
+def _tell(raised: BaseException, chosen: Chosen, arguments: Sequence[str]) -> int:
+    from deployer.cli.failures import as_error, as_json, render
+    from deployer.cli.progress import write
+    from deployer.cli.text import may_colour
+
+    # A line that could not be read to its end may still say how its error shall look.
+    if "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments):
+        chosen.set("output", "json")
+    error = as_error(raised, chosen.options)
+    if chosen.options.progress == "json":
+        write(sys.stderr, as_json(error) + "\n")
+    else:
+        write(sys.stderr, render(error, colour=may_colour(sys.stderr)) + "\n")
+    if chosen.options.output == "json":
+        write(sys.stdout, as_json(error) + "\n")
+    return error.exit_code
+
+
+def _reader_has_gone() -> int:
+    """`deployer list | head -1`: who read our result has had enough. What was to be done is done."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
