@@ -18,10 +18,8 @@ from deployer.errors import FailureKind, StepFailed, StorageFailed
 if TYPE_CHECKING:  # pydantic is not for the child
     from deployer.environment import Host
 
-# Ansible evaluates templates in inventories and ssh reads leading hyphens as options: an address or a user that a
-# module gave out, or a path with braces, must never become code.
-_ADDRESS = re.compile(r"^[A-Za-z0-9:\[][A-Za-z0-9.:%_\[\]-]*$")
-_USER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@\\+-]*$")
+# Ansible evaluates templates in inventories, and ssh braces after a dollar: a path must not become code. Addresses and
+# users cannot: Host sees to that.
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{")
 
 # An unanswering machine is given up after a minute; nothing is ever asked on a terminal.
@@ -90,19 +88,10 @@ def ssh_word(path: Path) -> str:
 
 def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object]:
     host = environment.hosts[name]
-    for what, value, pattern in (("address", host.address, _ADDRESS), ("user", host.user, _USER)):
-        if not pattern.match(value):
-            raise StepFailed(
-                f"the {what} of {name} cannot be used: {value!r}",
-                kind=FailureKind.INPUT,
-                detail=f"{name}: {what} {value!r} is not what an inventory may hold",
-            )
     for path in (environment.ssh_key, environment.known_hosts):
         if _TEMPLATE.search(str(path)):
             raise StepFailed(
-                f"the path {path} cannot be used",
-                kind=FailureKind.INPUT,
-                detail=f"Ansible or ssh would evaluate the braces in {path}",
+                f"the path {path} cannot be used: Ansible or ssh would evaluate its braces", kind=FailureKind.INPUT
             )
     options = [*_OPTIONS, f'UserKnownHostsFile="{ssh_word(environment.known_hosts)}"']
     declared = environment.ports.get(name) or [forward.machine for forward in host.ports]

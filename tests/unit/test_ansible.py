@@ -1,0 +1,294 @@
+"""What needs no Ansible: results into messages, verdicts, inventories, quoting, the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer.ansible import InventoryEnvironment, Recap, inventory_data, write_inventory, write_variables
+from deployer.ansible.connections import close_connections, connections
+from deployer.ansible.recap import Findings
+from deployer.ansible.results import LONGEST_MESSAGE, Veil, message_of, records_of
+from deployer.ansible.settings import environment
+from deployer.environment import Host, PortForward
+from deployer.errors import FailureKind, StepFailed, StorageFailed
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"msg": "No package matching 'ngin'"}, "No package matching 'ngin'"),
+        ({"msg": "two\n  lines"}, "two lines"),
+        ({"msg": "non-zero return code", "stderr": "a\nls: no\n\n"}, "non-zero return code: ls: no"),
+        ({"msg": "non-zero return code", "stdout": "said here"}, "non-zero return code: said here"),
+        ({"msg": "MODULE FAILURE\nSee stdout", "module_stderr": "sudo: x"}, "MODULE FAILURE See stdout: sudo: x"),
+        ({"msg": "Assertion failed", "assertion": "1 == 2"}, "Assertion failed: 1 == 2"),
+        ({"stderr": "only this"}, "only this"),
+        ({"msg": ["a", 1]}, '["a", 1]'),
+        ({}, "no message"),
+        ({"censored": "hidden", "msg": "secret"}, "hidden, because the task has no_log"),
+        (
+            {"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "item broke"}]},
+            "item broke",
+        ),
+        ({"results": [{"failed": True, "censored": "x"}]}, "hidden, because the task has no_log"),
+        ({"msg": "x", "failed_modules": {"setup": {"failed": True, "msg": "no python"}}}, "no python"),
+        ({"msg": "m", "invocation": {"module_args": {"password": "hunter2"}}}, "m"),
+    ],
+)  # fmt: skip
+def test_why_a_task_failed(result: dict[str, Any], message: str) -> None:
+    assert message_of(result) == message
+
+
+def test_a_message_is_bounded() -> None:
+    assert len(message_of({"msg": "x" * 100_000})) == LONGEST_MESSAGE
+
+
+def records(kind: str, **data: Any) -> list[dict[str, Any]]:
+    return list(records_of({"event": kind, "event_data": data}))
+
+
+def test_an_ignored_failure_is_none() -> None:
+    (record,) = records("runner_on_failed", host="web", task="Try", ignore_errors=True, res={"msg": "no"})
+    assert (record["status"], record["message"]) == ("ok", "ignored: no")
+
+
+def test_a_task_in_a_role_is_named_with_it() -> None:
+    (record,) = records("runner_on_ok", host="web", role="nginx", task="Install", res={"changed": True})
+    assert (record["status"], record["task"], record["host"]) == ("changed", "nginx : Install", "web")
+
+
+@pytest.mark.parametrize("event", [{}, {"event": "warning"}, {"event": "new_in_2_30", "event_data": {"res": None}}])
+def test_unknown_events_are_passed_over(event: dict[str, Any]) -> None:
+    assert list(records_of(event)) == []
+
+
+def test_printed_lines_are_kept() -> None:
+    event = {"event": "verbose", "stdout": "\r\nPLAY [all] ***"}
+    assert [record["text"] for record in records_of(event)] == ["", "PLAY [all] ***"]
+
+
+def test_values_of_variables_give_way_to_their_names() -> None:
+    veil = Veil({
+        "greeting": "hello world",
+        "db": {"password": 'p"w1', "user": "app"},
+        "certificate": "-----BEGIN\nMIIBIjANBg\n-----END",
+        "list": ["first-value", "yes"],
+    })  # fmt: skip
+    assert veil.over("say hello world to app") == "say {{ greeting }} to app"
+    assert veil.over('{"cmd": "p\\"w1"} p"w1') == '{"cmd": "{{ db.password }}"} {{ db.password }}'
+    assert veil.over("a first-value, yes") == "a {{ list[0] }}, yes"
+    assert "MIIB" not in veil.over("grep MIIBIjANBg")
+    assert Veil({}).over("as it is") == "as it is"
+
+
+def findings(*shown: dict[str, Any]) -> Findings:
+    found = Findings()
+    for record in shown:
+        found.add(record)
+    return found
+
+
+def recap(**hosts: dict[str, int]) -> dict[str, Any]:
+    blank = {"ok": 1, "changed": 0, "failed": 0, "unreachable": 0, "skipped": 0}
+    return {"type": "recap", "hosts": {name: blank | counts for name, counts in hosts.items()}}
+
+
+def task(status: str, host: str, message: str) -> dict[str, Any]:
+    return {"type": "task", "status": status, "task": "T", "host": host, "message": message}
+
+
+def line(text: str) -> dict[str, Any]:
+    return {"type": "line", "text": text}
+
+
+def end(code: int | None, problem: str = "") -> dict[str, Any]:
+    return {"type": "end", "rc": code, "problem": problem}
+
+
+def test_success_by_code_and_recap() -> None:
+    found = findings(recap(a={"changed": 2}, b={"ok": 3}), end(0)).success
+    assert found is not None
+    assert (found.text, found.changed) == ("ok=4 changed=2", 2)
+
+
+def test_a_lost_exit_code_is_no_failure() -> None:
+    assert findings(recap(a={}), end(None, "TIMEOUT: Timeout exceeded.")).success
+    assert not findings(end(None, "TIMEOUT: Timeout exceeded.")).success
+    assert not findings(recap(a={"failed": 1}), end(None)).success
+
+
+def test_a_playbook_without_plays_succeeds() -> None:
+    assert findings(end(0)).success == Recap({})
+
+
+def test_a_rescued_failure_is_not_the_cause() -> None:
+    error = findings(
+        task("failed", "a", "rescued"), task("failed", "b", "rescued"), task("failed", "b", "the real one"),
+        recap(a={}, b={"failed": 1}), end(2),
+    ).failure("playbook:web")  # fmt: skip
+    assert error.kind is FailureKind.PLAYBOOK
+    assert error.detail == "b: task 'T': the real one"
+
+
+def test_the_first_failing_host_and_how_many_others() -> None:
+    error = findings(
+        task("unreachable", "c", "no route"), task("failed", "b", "broke"), task("failed", "a", "broke too"),
+        recap(a={"failed": 1}, b={"failed": 1}, c={"unreachable": 1}), end(2),
+    ).failure("playbook:web")  # fmt: skip
+    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "b: task 'T': broke (and 2 other hosts)")
+
+
+def test_unreachable_is_a_kind_of_its_own() -> None:
+    error = findings(task("unreachable", "a", "no route"), recap(a={"unreachable": 1}), end(4)).failure("playbook:x")
+    assert (error.kind, error.detail) == (FailureKind.UNREACHABLE, "a: task 'T': no route")
+
+
+def test_a_playbook_that_cannot_start_names_file_and_line() -> None:
+    shown = [line(text) for text in ("[ERROR]: no role 'x'", "Origin: /p/site.yml:2:11", "", "  ^ column 11")]
+    error = findings(*shown, end(1)).failure("playbook:x")
+    assert (error.kind, error.detail) == (FailureKind.INPUT, "no role 'x' (/p/site.yml:2:11)")
+    assert "column 11" in error.excerpt
+
+
+def test_a_child_that_died_is_a_tool_that_failed() -> None:
+    assert findings(recap(a={})).failure("playbook:x").kind is FailureKind.TOOL
+    assert findings(line("x"), end(250)).failure("playbook:x").kind is FailureKind.TOOL
+
+
+def inventory(tmp_path: Path, name: str = "demo", **hosts: Host) -> InventoryEnvironment:
+    return InventoryEnvironment(
+        name=name,
+        hosts=hosts or {"web": host()},
+        ssh_key=tmp_path / "id",
+        known_hosts=tmp_path / "known",
+    )
+
+
+def host(address: str = "127.0.0.1", user: str = "deployer") -> Host:
+    return Host(address=address, port=2222, user=user, ports=(PortForward(host=8080, machine=80),))
+
+
+def test_host_variables(tmp_path: Path) -> None:
+    data: Any = inventory_data([inventory(tmp_path)])
+    assert data["demo"] == {"hosts": ["web"]}
+    assert data["all"]["children"] == ["demo"]
+    variables = data["_meta"]["hostvars"]["web"]
+    assert variables["deployer_ports"] == [80]
+    assert variables["deployer_forwards"] == [{"host": 8080, "machine": 80}]
+    assert variables["deployer_environment"] == "demo"
+    assert (variables["ansible_host"], variables["ansible_port"], variables["ansible_user"]) == (
+        "127.0.0.1", 2222, "deployer",
+    )  # fmt: skip
+
+
+def test_hosts_and_groups_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    data: Any = inventory_data([
+        inventory(tmp_path, "my-shop", web=host(), db=host()), inventory(tmp_path, "db", web=host()),
+        inventory(tmp_path, "2nd", cache=host()),
+    ])  # fmt: skip
+    assert data["my_shop"] == {"hosts": ["web.my-shop", "db"]}
+    assert data["env_db"] == {"hosts": ["web.db"]}
+    assert data["env_2nd"] == {"hosts": ["cache"]}
+    assert set(data["_meta"]["hostvars"]) == {"web.my-shop", "db", "web.db", "cache"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "web.example.com", "::1", "fe80::1%eth0", "2001:db8::7"])
+def test_usual_addresses_are_taken(tmp_path: Path, address: str) -> None:
+    assert inventory_data([inventory(tmp_path, web=host(address=address))])
+
+
+def test_a_path_with_template_marks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="braces"):
+        inventory_data([inventory(tmp_path / "{{ x }}")])
+
+
+@pytest.mark.parametrize("directory", ["plain", "with space", "a'b", 'a"b', "100%", "back\\slash", "%h", "$HOME"])
+def test_ssh_reads_our_paths_as_they_are(tmp_path: Path, directory: str) -> None:
+    """The two readers a path passes: Ansible's shlex and ssh's own option parser, asked by `ssh -G`."""
+    place = tmp_path / directory
+    place.mkdir()
+    data: Any = inventory_data([inventory(place)])
+    variables = data["_meta"]["hostvars"]["web"]
+    arguments = shlex.split(variables["ansible_ssh_common_args"])
+    key = ["-o", f'IdentityFile="{variables["ansible_ssh_private_key_file"]}"']  # as Ansible's ssh plugin writes it
+    shown = subprocess.run(
+        ["ssh", "-F", "none", "-G", *key, *arguments, "127.0.0.1"], capture_output=True, text=True, timeout=20
+    )
+    assert shown.returncode == 0, shown.stderr
+    options = dict(one.split(" ", 1) for one in shown.stdout.splitlines() if " " in one)
+    # ssh -G shows percent signs before it expands them.
+    assert options["userknownhostsfile"].replace("%%", "%") == str(place / "known")
+    assert options["identityfile"].replace("%%", "%") == str(place / "id")
+    assert options["stricthostkeychecking"] in ("true", "yes")
+    assert options["batchmode"] == "yes"
+
+
+def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_inventory(tmp_path / "a" / "hosts.json", inventory(tmp_path))
+        write_variables(tmp_path / "a" / "variables.json", {"secret": "x"})
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a").iterdir()} == {0o600}
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
+    assert json.loads((tmp_path / "a" / "variables.json").read_text()) == {"secret": "x"}
+
+
+def test_a_disk_that_says_no_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed):
+        write_variables(tmp_path / "file" / "variables.json", {})
+
+
+def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
+    inherited = {
+        "PATH": "/bin", "HOME": str(tmp_path), "AWS_SECRET_ACCESS_KEY": "canary", "ANSIBLE_BECOME_PASSWORD": "canary",
+        "https_proxy": "http://user:canary@proxy", "http_proxy": "http://proxy:3128", "LC_ALL": "xx_XX",
+    }  # fmt: skip
+    ours = environment(inherited, project=None, scratch=tmp_path, sockets=tmp_path)
+    theirs = environment(inherited, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
+    for env in (ours, theirs):
+        assert "canary" not in str(env)
+        assert env["http_proxy"] == "http://proxy:3128"
+        assert env["ANSIBLE_HOST_KEY_CHECKING"] == "True"
+        assert env["ANSIBLE_PIPELINING"] == "True"
+
+
+def test_the_users_ansible_cfg_wins_where_it_speaks(tmp_path: Path) -> None:
+    (tmp_path / "ansible.cfg").write_text("[defaults]\nforks = 3\nroles_path = x\n[ssh_connection]\npipelining=no\n")
+    theirs = environment({}, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
+    assert not {"ANSIBLE_FORKS", "ANSIBLE_ROLES_PATH", "ANSIBLE_PIPELINING"} & set(theirs)
+    assert theirs["ANSIBLE_GATHERING"] == "smart"
+    ours = environment({}, project=None, scratch=tmp_path, sockets=tmp_path)
+    assert ours["ANSIBLE_PIPELINING"] == "True"
+
+
+def test_sockets_lie_in_a_short_private_place(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    directory = connections(deep)
+    assert connections(deep) == directory
+    assert len(str(directory)) < 76
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    close_connections(deep)
+    close_connections(deep)
+    assert not directory.exists()
+    assert not any(deep.iterdir())
+
+
+def test_the_parent_never_imports_ansible_runner() -> None:
+    code = (
+        "import sys, deployer.ansible; print([m for m in ('ansible_runner', 'pydantic', 'yaml') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "[]"
