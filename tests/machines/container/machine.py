@@ -238,7 +238,7 @@ def reap(machines: Path = MACHINES) -> list[str]:
     removed = []
     for directory in sorted(machines.glob("*")):
         record = Record.read(directory)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # another run may be removing the same one
             # Without a record nothing can be running; the age spares those which are being started just now.
             waste = record.abandoned if record else time.time() - directory.stat().st_mtime > 120
             if waste:
