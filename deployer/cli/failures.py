@@ -22,14 +22,18 @@ def as_error(error: BaseException, options: Options) -> DeployerError:  # noqa: 
         case DeployerError():
             return error
         case click.Abort():
-            return Declined("nothing was done", detail="the question was not answered", help="add --yes to answer yes")
+            return Declined("the question was not answered", detail="its input ended", help="add --yes to answer yes")
         case click.UsageError():
             path = error.ctx.command_path if error.ctx is not None else "deployer"
-            return InvalidInput(_sentence(error.format_message()), remains="nothing was done", help=f"{path} --help")
+            return InvalidInput(
+                _sentence(error.format_message()), remains="Nothing was changed.", help=f"{path} --help"
+            )
         case click.ClickException():
-            return InvalidInput(_sentence(error.format_message()), remains="nothing was done", help="deployer --help")
+            return InvalidInput(
+                _sentence(error.format_message()), remains="Nothing was changed.", help="deployer --help"
+            )
         case KeyboardInterrupt():
-            return Interrupted("interrupted by SIGINT", signum=signal.SIGINT, remains="nothing was changed")
+            return Interrupted("interrupted by SIGINT", signum=signal.SIGINT, remains="Nothing was changed.")
         case OSError() if error.filename is None:
             return StorageFailed("the result could not be written", detail=error.strerror or str(error))
         case _:
@@ -66,7 +70,7 @@ def _defect(error: BaseException, options: Options) -> DeployerError:
     return DeployerError(
         "internal error: a defect of deployer itself",
         detail=f"{type(error).__name__} in {_place(error)}; the traceback: {where}",
-        remains="what was saved before stands; `deployer list` shows it",
+        remains="What was saved before stands; `deployer list` shows it.",
         help="the same command with --verbose",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -17,8 +18,8 @@ from deployer.events import printable
 @click.pass_obj
 def init(chosen: Chosen, directory: Path) -> None:
     """Write a commented demo.yml that works as it stands."""
-    file = reading(chosen).init(directory)
-    text = f"Wrote {printable(str(file))}\nNext: deployer up {click.format_filename(file)}"
+    file = directory / reading(chosen).init(directory).name
+    text = f"Wrote {printable(str(file))}\nNext: deployer up {shlex.quote(str(file))}"
     emit(chosen.options, text, {"file": str(file)})
 
 

@@ -1,4 +1,4 @@
-"""The commands that look and change nothing: status, show, list, ssh, logs, inventory, doctor."""
+"""The commands that look and change nothing: show, list, ssh, logs, inventory, doctor."""
 
 from __future__ import annotations
 
@@ -19,15 +19,6 @@ from deployer.cli.session import emit, reading, working
 from deployer.cli.text import GREEN, RED, may_colour, moment, paint, table
 from deployer.errors import InvalidInput, ToolMissing
 from deployer.events import printable
-
-
-@command(example="deployer status demo")
-@name_argument()
-@click.pass_obj
-def status(chosen: Chosen, name: str) -> None:
-    """Print the state and nothing else."""
-    state = reading(chosen).status(name)
-    emit(chosen.options, state, {"name": name, "state": state})
 
 
 @command(example="deployer show demo\ndeployer show demo --refresh     # compared with what is really there")
@@ -74,7 +65,10 @@ class _Ssh(Command):
 @click.argument("host", required=False)
 @click.pass_context
 def ssh(ctx: click.Context, name: str, host: str | None) -> None:
-    """Log in to a host, or run a command there: ssh NAME [HOST] [-- COMMAND]."""
+    """Log in to a host, or run a command there.
+
+    deployer ssh NAME [HOST] [-- COMMAND]
+    """
     argv = reading(ctx.obj).ssh_command(name, host, ctx.meta.get("deployer.remote_command", ()))
     sys.stdout.flush()
     try:
@@ -137,7 +131,10 @@ def inventory(chosen: Chosen, name: str | None, listed: bool, host: str | None) 
 @click.option("--install", is_flag=True, help="Bring OpenTofu where it is missing.")
 @click.pass_context
 def doctor(ctx: click.Context, install: bool) -> int:
-    """Check every tool that is needed, and say what to type for each that is missing."""
+    """Check every tool that is needed.
+
+    Says what to type for each that is missing; exit code 6 then.
+    """
     chosen: Chosen = ctx.obj
     with working(chosen) as work:
         checks = work.deployer.doctor(install=install)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from deployer import __version__
 from deployer.cli.options import Chosen, Group
@@ -25,7 +26,7 @@ _TABLE = {
     "provision": _RUNS,
     "configure": _RUNS,
     "destroy": _RUNS,
-    "status": _LOOKS,
+    "status": "deployer.cli.status",
     "show": _LOOKS,
     "list": _LOOKS,
     "ssh": _LOOKS,
@@ -68,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Without `standalone_mode` click neither prints errors nor exits; `--help` and the like give their exit code.
         code = program.main(arguments, prog_name="deployer", obj=chosen, standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except BrokenPipeError:
         return _reader_has_gone()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends

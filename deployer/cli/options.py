@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -61,6 +60,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.short_help = (self.help or "").split("\n", 1)[0].rstrip(".")
         self.params += _common()
         self.epilog = "\b\nExample:\n" + "\n".join(f"  {line}" for line in example.splitlines()) if example else None
 
@@ -86,6 +86,8 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self._table and not args[0].startswith("-"):
+            import difflib
+
             close = difflib.get_close_matches(args[0], self._table, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(self._table)}"
             raise click.UsageError(f"there is no command {args[0][:60]!r}{hint}", ctx)

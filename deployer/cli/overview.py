@@ -13,9 +13,9 @@ _WEB = {80: "http", 443: "https", 3000: "http", 8000: "http", 8080: "http", 8443
 def finished_text(overview: Mapping[str, Any], took: str) -> str:
     """What a command leaves behind: the state, how long it took, the machines, and what to type next."""
     lines = [f"{overview['name']}: {overview['state']}" + (f", in {took}" if took else "")]
-    lines += [f"  {line}" for line in _host_lines(overview)]
-    lines += [f"  Next: {command}" for command in overview["next_commands"]]
-    return indented("\n".join(lines), "")
+    lines += _aligned([("host", line) for line in _host_lines(overview)])
+    lines += _aligned([("next", command) for command in overview["next_commands"]])
+    return "\n".join(lines)
 
 
 def hosts_text(overview: Mapping[str, Any]) -> str:

@@ -28,7 +28,10 @@ from deployer.cli.text import duration
 @lock_timeout_option
 @click.pass_obj
 def create(chosen: Chosen, file: Path, lock_timeout: float) -> None:
-    """Accept a configuration file as a new environment; nothing is made yet."""
+    """Accept a file as a new environment.
+
+    Nothing is made yet.
+    """
     with working(chosen, lock_timeout=lock_timeout) as work:
         name = work.deployer.create(file).name
     _emit_outcome(chosen, name)
@@ -41,7 +44,10 @@ def create(chosen: Chosen, file: Path, lock_timeout: float) -> None:
 @lock_timeout_option
 @click.pass_obj
 def up(chosen: Chosen, file_or_name: str, from_start: bool, yes: bool, lock_timeout: float) -> None:
-    """Make an environment, or do what is left to do, until it is configured."""
+    """Do all that is left to do until it is configured.
+
+    With a file that has changed, what changed is shown first.
+    """
     started = time.monotonic()
     with working(chosen, lock_timeout=lock_timeout) as work:
         confirm = work.confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployer.cli.options import Chosen, Options
-from deployer.cli.text import indented
-from deployer.errors import Declined
 
 if TYPE_CHECKING:
     from deployer import Deployer
@@ -32,20 +29,22 @@ class Work:
 
     def ask(self, text: str, question: str, *, yes: bool, again: str) -> None:
         """Shows `text` and asks. Raises Declined at a no, or where nobody can be asked; `again`: what to type then."""
+        from deployer.errors import Declined
+
         if yes:
             return
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise Declined(
                 f"{question} Nobody can be asked: this is no terminal",
                 detail=text,
-                remains="nothing was done",
+                remains="Nothing was changed.",
                 help=f"{again} --yes",
             )
         with self._renderer.paused(), self._answering():
             click.echo(text, err=True)
             answer = click.confirm(question, default=False, err=True)
         if not answer:
-            raise Declined("the answer was no", remains="nothing was done", help=f"{again} --yes")
+            raise Declined("the answer was no", remains="Nothing was changed.", help=f"{again} --yes")
 
     def confirm(self, *, yes: bool, again: str) -> Callable[[Changes], bool]:
         """The library's question whether changes shall be made."""
@@ -58,6 +57,8 @@ class Work:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
+        import signal
+
         # While we wait for an answer there is nothing to bring to an orderly end: Ctrl+C is a no.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -101,12 +102,14 @@ def emit(options: Options, text: str, data: object) -> None:
 
 def changes_text(changes: Changes) -> str:
     """What changed in the file, and what OpenTofu would do about it."""
+    from deployer.events import printable
+
     lines: list[str] = []
     if changes.spec:
         lines += ["The configuration file has changed:", *(f"  {line}" for line in changes.spec)]
     if changes.plan is not None:
         lines += ["OpenTofu's plan:", *(f"  {line}" for line in plan_lines(changes.plan))]
-    return "\n".join(indented(line, "") for line in lines)
+    return printable("\n".join(lines))
 
 
 def plan_lines(plan: Any) -> list[str]:

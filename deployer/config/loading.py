@@ -88,7 +88,7 @@ def _invalid(file: str, texts: Sequence[str], help: str = "") -> InvalidSpec:
     return InvalidSpec(
         f"{file} cannot be used",
         complaints=texts,
-        remains="nothing was changed",
+        remains="Nothing was changed.",
         help=help or f"deployer validate -f {shlex.quote(file)}",
     )
 
