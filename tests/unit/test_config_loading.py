@@ -1,0 +1,284 @@
+"""What a wrong configuration file is told: file, line, field, reason, suggestion. And what a right one becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from deployer.bundled import Kind
+from deployer.config.diff import spec_changes
+from deployer.config.loading import LoadedSpec, load_spec
+from deployer.config.model import Spec
+from deployer.errors import InvalidSpec
+
+MINIMAL = "name: demo\nhosts: {web: {}}\n"
+
+
+@pytest.fixture
+def bundled(tmp_path: Path) -> Path:
+    for playbook in ("base", "web"):
+        file = tmp_path / "bundled" / "playbooks" / f"{playbook}.yml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for provider in ("local", "existing"):
+        file = tmp_path / "bundled" / "tofu" / provider / "main.tf"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    return tmp_path / "bundled"
+
+
+def load(bundled: Path, content: str | bytes) -> LoadedSpec:
+    file = bundled.parent / "demo.yml"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def root(kind: Kind) -> Path:
+        return bundled / kind
+
+    return load_spec(file, root=root)
+
+
+def complaints(bundled: Path, content: str | bytes) -> list[str]:
+    with pytest.raises(InvalidSpec) as caught:
+        load(bundled, content)
+    assert caught.value.exit_code == 2
+    return [line.replace(f"{bundled.parent}{os.sep}", "") for line in caught.value.complaints]
+
+
+def test_defaults_are_filled_in_and_the_data_is_json(bundled: Path) -> None:
+    loaded = load(bundled, MINIMAL + "configure: {playbooks: [base]}\n")
+    assert loaded.spec.hosts["web"].memory == 1024
+    assert loaded.spec.provider.name == "local"
+    assert loaded.directory == bundled.parent
+    assert Spec.model_validate_json(json.dumps(loaded.data)) == loaded.spec
+
+
+def test_port_keys_become_texts_in_json(bundled: Path) -> None:
+    loaded = load(bundled, "name: demo\nhosts: {web: {ports: {8080: 80, 0: [443, 22]}}}\n")
+    assert loaded.data["hosts"]["web"]["ports"] == {"8080": 80, "0": [443, 22]}  # type: ignore[index,call-overload]
+    assert loaded.spec.hosts["web"].forwards == ((8080, 80), (0, 443), (0, 22))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            "name: demo\nhosts:\n  web:\n    memroy: 1\n",
+            "demo.yml:4: hosts.web.memroy: unknown field; did you mean memory? "
+            "known: cpus, memory, disk, ports, address, port, user, options",
+        ),
+        (
+            MINIMAL + "timeout: {}\n",
+            "demo.yml:3: timeout: unknown field; did you mean timeouts? "
+            "known: name, provider, hosts, ssh, cloud_init, cloud_init_strict, configure, timeouts",
+        ),
+        (
+            "hosts: {web: {}}\n",
+            "demo.yml:1: name: this field is required: "
+            "The environment's name: a-z, 0-9 and hyphens, at most 40 characters.",
+        ),
+        (
+            "name: ../x\nhosts: {web: {}}\n",
+            'demo.yml:1: name: "../x" may have a-z, 0-9 and hyphens only, with no hyphen at either end',
+        ),
+        (
+            f"name: {'x' * 300}\nhosts: {{web: {{}}}}\n",
+            f'demo.yml:1: name: "{"x" * 57}..." has 300 characters; at most 40 are allowed',
+        ),
+        ("name: 12\nhosts: {web: {}}\n", "demo.yml:1: name: must be a text, not a number"),
+        ("name: demo\nhosts: {}\n", "demo.yml:2: hosts: at least 1 is needed"),
+        ("name: demo\nhosts: web\n", "demo.yml:2: hosts: must be a mapping, not a text"),
+        (
+            "name: demo\nhosts:\n  web:\n",
+            "demo.yml:3: hosts.web: must be a mapping, not empty; write {} for all defaults",
+        ),
+        (
+            "name: demo\nhosts: {web: {memory: lots}}\n",
+            "demo.yml:2: hosts.web.memory: must be a whole number, not a text",
+        ),
+        ("name: demo\nhosts: {web: {cpus: 0}}\n", "demo.yml:2: hosts.web.cpus: must be at least 1, not 0"),
+        (
+            "name: demo\nhosts: {web: {ports: {8080: x}}}\n",
+            "demo.yml:2: hosts.web.ports.8080: must be a port number, or a list of port numbers, not a text",
+        ),
+        (
+            "name: demo\nhosts: {web: {ports: {8080: 70000}}}\n",
+            "demo.yml:2: hosts.web.ports.8080: must be at most 65535, not 70000",
+        ),
+        (
+            "name: demo\nhosts:\n  web:\n    ports:\n      0:\n        - 80\n        - 99999\n",
+            "demo.yml:7: hosts.web.ports.0[1]: must be at most 65535, not 99999",
+        ),
+        (
+            "name: demo\nhosts: {web: {ports: {99999: 80}}}\n",
+            "demo.yml:2: hosts.web.ports.99999: the key must be at most 65535, not 99999",
+        ),
+        (
+            "name: demo\nhosts: {web: {ports: 8080}}\n",
+            "demo.yml:2: hosts.web.ports: must be a mapping, not a number",
+        ),
+        (
+            "name: demo\nhosts:\n  a: {ports: {8080: 80}}\n  b: {ports: {8080: 80}}\n",
+            "demo.yml:4: hosts.b.ports.8080: port 8080 of this computer leads to a already; 0 takes any free port",
+        ),
+        (
+            MINIMAL + "provider: 5\n",
+            "demo.yml:3: provider: must be a provider's name, or a mapping with name or path, not a number",
+        ),
+        (
+            MINIMAL + "provider: locl\n",
+            "demo.yml:3: provider: no bundled provider locl; did you mean local? known: existing, local; "
+            "or give the path of a module",
+        ),
+        (MINIMAL + "provider: {}\n", "demo.yml:3: provider: give either a name (local, existing) or a path"),
+        (MINIMAL + "provider: {path: infra}\n", "demo.yml:3: provider.path: no folder infra"),
+        (
+            MINIMAL + "provider: {path: bundled}\n",
+            "demo.yml:3: provider.path: no *.tf or *.tofu file in bundled",
+        ),
+        (MINIMAL + "provider: existing\n", "demo.yml:2: hosts.web: the provider existing needs this host's address"),
+        (
+            "name: demo\nhosts: {web: {address: 10.0.0.1}}\n",
+            "demo.yml:2: hosts.web.address: only for machines that exist (provider: existing)",
+        ),
+        (
+            MINIMAL + "cloud_init: true\n",
+            "demo.yml:3: cloud_init: must be a mapping of cloud-config, or false, not true",
+        ),
+        (MINIMAL + "cloud_init_strict: 1\n", "demo.yml:3: cloud_init_strict: must be true or false, not a number"),
+        (MINIMAL + "configure: {playbooks: base}\n", "demo.yml:3: configure.playbooks: must be a list, not a text"),
+        (
+            MINIMAL + "configure:\n  playbooks:\n    - base\n    - bsae\n",
+            "demo.yml:6: configure.playbooks[1]: no bundled playbook bsae; did you mean base? known: base, web",
+        ),
+        (
+            MINIMAL + "configure: {playbooks: [demo]}\n",
+            "demo.yml:3: configure.playbooks[0]: no bundled playbook demo; did you mean ./demo.yml?",
+        ),
+        (
+            MINIMAL + "configure: {playbooks: [./site.yml]}\n",
+            "demo.yml:3: configure.playbooks[0]: no such file: site.yml",
+        ),
+        (
+            MINIMAL + "configure: {vault_password_file: bundled}\n",
+            "demo.yml:3: configure.vault_password_file: not a file: bundled",
+        ),
+        (MINIMAL + "ssh: {private_key: id}\n", "demo.yml:3: ssh.private_key: no such file: id"),
+        (
+            MINIMAL + "configure: {variables: {a-b: 1}}\n",
+            'demo.yml:3: configure.variables.a-b: "a-b" must be a variable\'s name: letters, digits and _, no digit first',
+        ),
+        (
+            MINIMAL + "configure: {variables: {x: {1: 2}}}\n",
+            'demo.yml:3: configure.variables.x.1: the key is a number here; write "1" in quotes',
+        ),
+        (
+            MINIMAL + "timeouts: {ssh: 1.5}\n",
+            "demo.yml:3: timeouts.ssh: must be a whole number, not a number with a fraction",
+        ),
+        ("- a\n", "demo.yml:1: must be a mapping, not a list"),
+        ("a: [1\n", "demo.yml:2: not valid YAML, column 1: expected ',' or ']', but got '<stream end>'"),
+        (b"name: \xff\n", "demo.yml:1: not UTF-8: byte 0xff; save the file as UTF-8"),
+        ("# " + "x" * 1024 * 1024, "demo.yml:1: the file is larger than 1 MiB"),
+    ],
+)
+def test_one_complaint(bundled: Path, content: str | bytes, expected: str) -> None:
+    assert complaints(bundled, content) == [expected]
+
+
+def test_everything_is_told_at_once_in_the_order_of_the_file(bundled: Path) -> None:
+    told = complaints(bundled, "nmae: x\nhosts:\n  web: {cpus: x}\n  Web: {}\ntimeouts: {sssh: 1}\n")
+    assert [line.split(": ")[0] for line in told] == [
+        "demo.yml:1",
+        "demo.yml:1",
+        "demo.yml:3",
+        "demo.yml:4",
+        "demo.yml:5",
+    ]
+
+
+def test_a_file_full_of_faults_is_told_in_a_page(bundled: Path) -> None:
+    told = complaints(bundled, MINIMAL + "".join(f"x{i}: 1\n" for i in range(100)))
+    assert len(told) == 26
+    assert told[-1] == "demo.yml: and 75 more"
+
+
+def test_secrets_are_not_shown(bundled: Path) -> None:
+    wrong = MINIMAL + "cloud_init: s3cret\nconfigure: {variables: [s3cret]}\nprovider: {name: local, options: s3cret}\n"
+    assert "s3cret" not in "\n".join(complaints(bundled, wrong))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "demo.yml").touch()
+    with pytest.raises(InvalidSpec, match=r"dmeo\.yml: no such file; did you mean .*demo\.yml\?"):
+        load_spec(tmp_path / "dmeo.yml")
+
+
+def test_a_folder_or_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(InvalidSpec, match="not a regular file"):
+            load_spec(path)
+
+
+def test_a_hostile_file_name_is_harmless(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        load_spec(tmp_path / "\x1b[31mred\nx.yml")
+    assert "\x1b" not in str(caught.value)
+    with pytest.raises(InvalidSpec, match="not a file name"):
+        load_spec(tmp_path / "a\0b")
+
+
+def test_paths_start_from_the_folder_of_the_file_and_know_the_home(
+    bundled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = bundled.parent / "home"
+    home.mkdir()
+    (home / "key").touch()
+    (bundled.parent / "site.yml").touch()
+    monkeypatch.setenv("HOME", str(home))
+    loaded = load(bundled, MINIMAL + "ssh: {private_key: ~/key}\nconfigure: {playbooks: [./site.yml]}\n")
+    assert loaded.spec.ssh.private_key == "~/key"
+
+
+OLD = {
+    "name": "demo",
+    "provider": {"name": "local", "options": {"token": "s3cret"}},
+    "hosts": {"web": {"memory": 1024, "ports": {"8080": 80}, "options": {"k": "s3cret"}}, "old": {"memory": 1}},
+    "cloud_init": {"chpasswd": {"list": "s3cret"}},
+    "configure": {"playbooks": ["base"], "variables": {"greeting": "s3cret", "gone": "s3cret", "same": 1}},
+    "ssh": {"private_key": None},
+}
+NEW = {
+    "name": "demo",
+    "provider": {"name": "local", "options": {"token": "s3cret2"}},
+    "hosts": {
+        "web": {"memory": 2048, "ports": {"8080": 81, "0": [1]}, "options": {"k": "s3cret2"}},
+        "db": {"memory": 1},
+    },
+    "cloud_init": False,
+    "configure": {"playbooks": ["base", "web"], "variables": {"greeting": "s3cret2", "new": "s3cret", "same": True}},
+    "ssh": {"private_key": "~/key"},
+}
+
+
+def test_changes_are_told_without_secrets() -> None:
+    assert spec_changes(OLD, NEW) == (
+        "provider.options.token: changed",
+        "hosts.web.memory: 1024 -> 2048",
+        "hosts.web.ports.8080: 80 -> 81",
+        "hosts.web.ports.0: added ([1])",
+        "hosts.web.options.k: changed",
+        "hosts.old: removed",
+        "hosts.db: added",
+        "cloud_init: changed",
+        'configure.playbooks: ["base"] -> ["base", "web"]',
+        "configure.variables.greeting: changed",
+        "configure.variables.gone: removed",
+        "configure.variables.same: changed",
+        "configure.variables.new: added",
+        "ssh.private_key: none -> ~/key",
+    )
+    assert spec_changes(OLD, OLD) == ()
