@@ -41,7 +41,9 @@ def records_of(event: Mapping[str, Any]) -> Iterator[Record]:
         case "runner_on_failed":
             yield _task(data, "failed", message_of(result))
         case "runner_on_unreachable":
-            yield _task(data, "unreachable", message_of(result))
+            # ssh's last line is the cause; before it come banners and a changed host key's frame.
+            words = str(result.get("msg") or "").strip().splitlines()
+            yield _task(data, "unreachable", message_of({**result, "msg": words[-1] if words else ""}))
         case "playbook_on_no_hosts_matched":
             yield {"type": "notice", "message": f"no host matched the play {data.get('play') or ''}".rstrip()}
         case "playbook_on_stats":

@@ -1,0 +1,461 @@
+"""Real Ansible against real sshd on loopback: what a playbook's end is told as, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from deployer.ansible import (
+    InventoryEnvironment,
+    PlaybookRun,
+    Recap,
+    close_connections,
+    run_playbook,
+    write_inventory,
+    write_variables,
+)
+from deployer.environment import Host
+from deployer.errors import FailureKind, Interrupted, StepFailed
+from deployer.events import Event, Notice, Output, TaskProgress
+from deployer.process import Interrupts, ProcessIdentity, is_alive
+from tests.machines.fleet import Fleet, FleetHost
+from tests.machines.keys import KeyPair, make_key_pair
+
+VARIABLE = "canary-in-a-variable"
+VAULTED = "canary-in-a-vault"
+ENVIRONMENT = "canary-in-the-environment"
+
+
+@dataclass
+class Recorder:
+    """Stands where the lock's record and the log are: remembers everything it is told."""
+
+    events: list[Event] = field(default_factory=list)
+    children: dict[str, ProcessIdentity] = field(default_factory=dict)
+    ended: set[ProcessIdentity] = field(default_factory=set)
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None:
+        self.children[doing] = child
+
+    def child_ended(self, child: ProcessIdentity) -> None:
+        self.ended.add(child)
+
+    def report(self, event: Event) -> None:
+        self.events.append(event)
+
+    def statuses(self, task: str) -> list[str]:
+        return [event.status for event in self.events if isinstance(event, TaskProgress) and event.task == task]
+
+    @property
+    def output(self) -> str:
+        return "\n".join(event.line for event in self.events if isinstance(event, Output))
+
+
+@dataclass
+class Site:
+    """A project folder, an inventory of the fleet, and a workspace as a command has one."""
+
+    base: Path
+    hosts: dict[str, FleetHost]
+    keys: KeyPair
+    recorder: Recorder = field(default_factory=Recorder)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    timeout: float = 120
+    sockets: Path = Path("/no sockets yet")
+
+    def __post_init__(self) -> None:
+        self.project = self.base / 'a "deep" project, 100%' / ("d" * 120)  # no Unix socket fits in there
+        self.project.mkdir(parents=True)
+        self.known_hosts = self.project / "known_hosts"
+        self.known_hosts.write_text("".join(f"[{h.address}]:{h.port} {h.host_key}\n" for h in self.hosts.values()))
+        private = self.project / "id"
+        private.write_text(self.keys.private.read_text())
+        private.chmod(0o600)
+        found = {name: Host(address=h.address, port=h.port, user=h.user) for name, h in self.hosts.items()}
+        demo = InventoryEnvironment(name="demo", hosts=found, ssh_key=private, known_hosts=self.known_hosts)
+        write_inventory(self.project / "hosts.json", demo)
+        write_variables(self.project / "variables.json", {"password": VARIABLE, "place": str(self.base)})
+
+    @property
+    def workspace(self) -> Path:
+        return self.project / "runs" / "run-1"
+
+    def request(self, playbook: Path) -> PlaybookRun:
+        return PlaybookRun(
+            step=f"playbook:{playbook.stem}",
+            playbook=playbook,
+            inventory=self.project / "hosts.json",
+            variables=self.project / "variables.json",
+            workspace=self.workspace,
+            project=self.project,
+            vault_password_file=None,
+            timeout=self.timeout,
+            ssh_key=self.project / "id",
+            known_hosts=self.known_hosts,
+        )
+
+    def playbook(self, tasks: str, head: str = "hosts: all\n  gather_facts: false", name: str = "site") -> PlaybookRun:
+        path = self.project / f"{name}.yml"
+        path.write_text(f"- {head}\n  tasks:\n{tasks}")
+        return self.request(path)
+
+    def run(self, request: PlaybookRun) -> Recap:
+        return run_playbook(request, interrupts=self.interrupts, register=self.recorder, report=self.recorder.report)
+
+    def fail(self, request: PlaybookRun) -> StepFailed:
+        with pytest.raises(StepFailed) as caught:
+            self.run(request)
+        return caught.value
+
+    def processes(self) -> set[int]:
+        """Whatever was started from here for this site; what runs on the machines has an environment of theirs."""
+        link = self.workspace / "connections"
+        if link.is_symlink():
+            self.sockets = link.readlink()  # where ssh's masters write it: over their environment
+        found = set[int]()
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                masters = os.fsencode(self.sockets) in (path / "cmdline").read_bytes()
+                if masters or os.fsencode(self.project) in (path / "environ").read_bytes():
+                    found.add(int(path.name))
+        return found
+
+    def end_commands(self) -> None:
+        """The machines' own ends of what a test broke off: ssh does not end them, as no ssh without a terminal does."""
+        for path in self.base.glob("asleep-*"):
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    return make_key_pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory, keys: KeyPair) -> Iterator[dict[str, FleetHost]]:
+    with Fleet(tmp_path_factory.mktemp("fleet"), keys.public_text).running(2, first=30) as running:
+        yield running
+
+
+@pytest.fixture
+def site(tmp_path: Path, hosts: dict[str, FleetHost], keys: KeyPair) -> Iterator[Site]:
+    made = Site(tmp_path, hosts, keys)
+    yield made
+    close_connections(made.workspace)
+    made.end_commands()
+    until(lambda: not made.processes(), 5)
+
+
+WRITE = """
+    - name: Write
+      copy: {content: "{{ password }}", dest: "{{ place }}/{{ inventory_hostname }}"}
+"""
+
+
+def test_a_playbook_does_its_work_and_the_second_time_none(site: Site) -> None:
+    request = site.playbook(WRITE)
+    first, second = site.run(request), site.run(request)
+    assert (first.text, first.changed, second.text) == ("ok=2 changed=2", 2, "ok=2 changed=0")
+    assert set(first.hosts) == {"host1", "host2"}
+    assert (site.base / "host1").read_text() == VARIABLE
+    assert site.recorder.statuses("Write") == ["start", "changed", "changed", "start", "ok", "ok"]
+    assert "changed: [host1]" in site.recorder.output
+    assert "PLAY RECAP" in site.recorder.output
+    assert set(site.recorder.children) == {"playbook:site", "ansible-playbook for playbook:site"}
+    assert site.recorder.ended >= set(site.recorder.children.values())
+
+
+def test_connections_are_kept_between_playbooks_and_closed_at_the_end(site: Site) -> None:
+    site.run(site.playbook(WRITE))
+    sockets = (site.workspace / "connections").readlink()
+    assert len(list(sockets.iterdir())) == 2
+    assert site.processes()
+    close_connections(site.workspace)
+    until(lambda: not site.processes(), 5)
+    assert not sockets.exists()
+
+
+def test_facts_are_gathered_once_for_all_playbooks_of_a_run(site: Site) -> None:
+    tasks = '\n    - name: Use\n      debug: {msg: "{{ ansible_facts.os_family }}"}\n'
+    request = site.playbook(tasks, head="hosts: all")
+    site.run(request)
+    site.run(request)
+    assert site.recorder.statuses("Gathering Facts").count("start") == 1
+    assert site.recorder.statuses("Use").count("ok") == 4
+
+
+@pytest.mark.parametrize(
+    ("tasks", "cause"),
+    [
+        ("command: ls /not-there", "non-zero return code: ls: cannot access '/not-there': No such file or directory"),
+        ("fail: {msg: no such luck}", "no such luck"),
+        ("command: ls /not-there/{{ item }}\n      loop: [x]", "cannot access '/not-there/x'"),
+        ("command: ls {{ password }}\n      no_log: true", "hidden, because the task has no_log"),
+        ("command: ls {{ password }}", "ls: cannot access '{{ password }}'"),
+        ("command: ls {{ nowhere }}", "'nowhere' is undefined"),
+        ("assert: {that: 1 == 2}", "Assertion failed: 1 == 2"),
+        ("apt: {nonsense: 1}", "Unsupported parameters"),
+    ],
+)  # fmt: skip
+def test_a_failing_task_is_told_in_one_line(site: Site, tasks: str, cause: str) -> None:
+    error = site.fail(site.playbook(f"    - name: Break\n      {tasks}\n", head="hosts: host2\n  gather_facts: false"))
+    assert error.kind is FailureKind.PLAYBOOK
+    assert error.detail.startswith("host2: task 'Break': ")
+    assert cause in error.detail
+    assert "\n" not in error.detail
+    assert VARIABLE not in json.dumps(error.as_dict()) + site.recorder.output
+
+
+def test_rescued_and_ignored_failures_are_none(site: Site) -> None:
+    tasks = """
+    - name: Ignored
+      command: "false"
+      ignore_errors: true
+    - block: [{name: Broken, command: "false"}]
+      rescue: [{name: Mended, debug: {msg: fine}}]
+"""
+    assert site.run(site.playbook(tasks)).text == "ok=4 changed=2"
+    assert site.recorder.statuses("Ignored") == ["start", "ok", "ok"]
+
+
+def test_an_unreachable_host_is_a_kind_of_its_own(site: Site, hosts: dict[str, FleetHost]) -> None:
+    inventory = json.loads((site.project / "hosts.json").read_text())
+    variables = inventory["all"]["children"]["demo"]["hosts"]["host1"]
+    variables["ansible_port"] = 1
+    (site.project / "hosts.json").write_text(json.dumps(inventory))
+    error = site.fail(site.playbook(WRITE))
+    assert error.kind is FailureKind.UNREACHABLE
+    assert error.detail.startswith("host1: task 'Write': ")
+    assert "refused" in error.detail
+    assert site.recorder.statuses("Write").count("changed") == 1
+
+
+def test_a_changed_host_key_is_refused(site: Site) -> None:
+    lines = site.known_hosts.read_text().splitlines()
+    swapped = lines[0].split()[0] + " " + " ".join(lines[1].split()[1:])
+    site.known_hosts.write_text("\n".join([swapped, lines[1]]) + "\n")
+    error = site.fail(site.playbook(WRITE))
+    assert error.kind is FailureKind.UNREACHABLE
+    assert "host1" in error.detail
+    assert "Host key verification failed" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("- hosts: all\n  tasks:\n    - comand: ls\n", "couldn't resolve module/action 'comand'"),
+        ("- hosts: all\n  roles: [nowhere]\n", "the role 'nowhere' was not found"),
+        ("- hosts: [\n", "YAML parsing failed"),
+        ("nothing: here\n", "list of plays"),
+    ],
+)  # fmt: skip
+def test_a_playbook_that_cannot_be_used_names_the_place(site: Site, text: str, cause: str) -> None:
+    path = site.project / "site.yml"
+    path.write_text(text)
+    error = site.fail(site.request(path))
+    assert error.kind is FailureKind.INPUT
+    assert cause in error.detail
+    assert "site.yml" in error.detail
+
+
+def test_a_missing_playbook_is_told_before_anything_starts(site: Site) -> None:
+    assert site.fail(site.request(site.project / "none.yml")).kind is FailureKind.INPUT
+    assert not site.recorder.children
+
+
+def test_a_play_that_matches_no_host_is_told(site: Site) -> None:
+    site.run(site.playbook(WRITE, head="hosts: database"))
+    (notice,) = [event for event in site.recorder.events if isinstance(event, Notice)]
+    assert (notice.level, "no host matched" in notice.message) == ("warning", True)
+
+
+def test_nothing_waits_for_an_answer(site: Site) -> None:
+    head = "hosts: host1\n  gather_facts: false\n  vars_prompt: [{name: answer, default: none given}]"
+    site.run(site.playbook('\n    - debug: {msg: "{{ answer }}"}\n    - pause: {prompt: Really?}\n', head=head))
+    assert "none given" in site.recorder.output
+
+
+def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
+    (site.project / "ansible.cfg").write_text("[defaults]\nfilter_plugins = ./filters\n")
+    (site.project / "filters").mkdir()
+    plugin = "class FilterModule:\n    def filters(self):\n        return {'twice': lambda x: x * 2}\n"
+    (site.project / "filters" / "twice.py").write_text(plugin)
+    (site.project / "group_vars").mkdir()
+    (site.project / "group_vars" / "demo.yml").write_text("word: from-group-vars-\n")
+    (site.project / "roles" / "say" / "tasks").mkdir(parents=True)
+    (site.project / "roles" / "say" / "tasks" / "main.yml").write_text('- debug: {msg: "{{ word | twice }}"}\n')
+    below = site.project / "playbooks"
+    below.mkdir()
+    (below / "site.yml").write_text("- hosts: all\n  gather_facts: false\n  roles: [say]\n")
+    site.run(site.request(below / "site.yml"))
+    assert "from-group-vars-from-group-vars-" in site.recorder.output
+
+
+def test_secrets_are_in_no_argument_artifact_or_event(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOYER_TEST_TOKEN", ENVIRONMENT)
+    password = site.project / "vault-password"
+    password.write_text("opens the vault")
+    vault = site.project / "vaulted.yml"
+    vault.write_text(f"vaulted: {VAULTED}\n")
+    tool = Path(sys.executable).with_name("ansible-vault")
+    subprocess.run([tool, "encrypt", "--vault-password-file", password, vault], check=True, capture_output=True)
+    tasks = """
+    - name: Use both
+      shell: cat > "$TARGET"; sleep 1
+      args: {stdin: "{{ password }} {{ vaulted }}"}
+      environment: {TARGET: "{{ place }}/used"}
+    - name: Fail quietly
+      command: "cat /{{ vaulted }}"
+      no_log: true
+"""
+    head = "hosts: host1\n  gather_facts: false\n  vars_files: [vaulted.yml]"
+    request = replace(site.playbook(tasks, head=head), vault_password_file=password)
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.add(path.read_bytes())
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        error = site.fail(request)
+    finally:
+        over.set()
+        watcher.join()
+    assert (site.base / "used").read_text() == f"{VARIABLE} {VAULTED}\n"
+    assert any(b"ansible-playbook" in words for words in seen)
+    written = [path for path in site.workspace.rglob("*") if path.is_file() and "connections" not in path.parts]
+    assert any(path.name == "command" for path in written)
+    everything = {
+        "arguments": b"\0".join(words for words in seen if b"/bin/cat" not in words).decode(errors="replace"),
+        "artifacts": "".join(path.read_text() for path in written if path != request.variables),
+        "events": json.dumps([event.as_dict() for event in site.recorder.events]),
+        "error": json.dumps(error.as_dict()) + error.excerpt,
+    }
+    # The failing command is `cat /SECRET` on the machine itself: that argument is the playbook's, not ours.
+    everything["arguments"] = everything["arguments"].replace(f"cat\0/{VAULTED}", "")
+    for where, text in everything.items():
+        assert not [canary for canary in (VARIABLE, VAULTED, ENVIRONMENT) if canary in text], where
+    assert {path.stat().st_mode & 0o077 for path in site.workspace.rglob("*") if not path.is_symlink()} == {0}
+
+
+SLEEP = '\n    - name: Sleep\n      shell: "echo $$ > {{ place }}/asleep-{{ inventory_hostname }}; exec sleep 300"\n'
+
+
+def asleep(site: Site) -> bool:
+    return len(list(site.base.glob("asleep-*"))) == 2
+
+
+@pytest.mark.parametrize("where", ["on the machines", "here"])
+def test_a_stop_ends_ansible_and_all_its_own_within_seconds(site: Site, where: str) -> None:
+    head = "hosts: all\n  gather_facts: false" + ("\n  connection: local" if where == "here" else "")
+    stopped: list[float] = []
+
+    def stop() -> None:
+        until(lambda: asleep(site))
+        stopped.append(time.monotonic())
+        site.interrupts.request(signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted) as caught:
+        site.run(site.playbook(SLEEP, head=head))
+    took = time.monotonic() - stopped[0]
+    thread.join()
+    assert caught.value.exit_code == 143
+    assert took < 5
+    assert not any(map(is_alive, site.recorder.children.values()))
+    close_connections(site.workspace)
+    until(lambda: not site.processes(), 5)
+
+
+def test_a_time_limit_names_the_task(site: Site) -> None:
+    site.timeout = 4
+    error = site.fail(site.playbook(SLEEP))
+    assert error.kind is FailureKind.TIMEOUT
+    assert "'Sleep'" in error.detail
+    assert not any(map(is_alive, site.recorder.children.values()))
+
+
+def test_a_killed_child_leaves_no_ansible_behind(site: Site) -> None:
+    def kill() -> None:
+        until(lambda: asleep(site))
+        os.kill(site.recorder.children["playbook:site"].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    error = site.fail(site.playbook(SLEEP))
+    thread.join()
+    assert error.kind is FailureKind.TOOL
+    until(lambda: not any(map(is_alive, site.recorder.children.values())), 5)
+
+
+def test_the_playbook_goes_on_when_its_parent_is_killed(site: Site) -> None:
+    """A forked parent, so that it has the fixture; killed in the middle of a playbook of several tasks."""
+    tasks = """
+    - name: First
+      shell: "touch {{ place }}/asleep-{{ inventory_hostname }}; sleep 3"
+    - name: Say much
+      debug: {msg: "{{ 'x' * 100000 }}"}
+    - name: Last
+      copy: {content: done, dest: "{{ place }}/last-{{ inventory_hostname }}"}
+"""
+    request = site.playbook(tasks)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            site.run(request)
+        finally:
+            os._exit(0)
+    until(lambda: asleep(site))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert site.processes()
+    until(lambda: len(list(site.base.glob("last-*"))) == 2)
+    until(lambda: list(site.workspace.glob("*/artifacts/run/rc")))
+    (code,) = site.workspace.glob("*/artifacts/run/rc")
+    until(lambda: code.read_text() == "0")
+
+
+def test_old_runs_are_removed_and_five_stay(site: Site) -> None:
+    request = site.playbook("\n    - debug: {msg: x}\n", head="hosts: host1\n  gather_facts: false")
+    for number in range(7):
+        site.run(replace(request, workspace=site.project / "runs" / f"r{number}"))
+    assert {path.name for path in (site.project / "runs").iterdir()} == {"r2", "r3", "r4", "r5", "r6"}
+
+
+def test_many_hosts_and_items_leave_little_on_disk(tmp_path: Path, keys: KeyPair) -> None:
+    with Fleet(tmp_path / "fleet", keys.public_text).running(20, first=60) as hosts:
+        site = Site(tmp_path, hosts, keys)
+        tasks = '\n    - name: Much\n      debug: {msg: "{{ item }}"}\n      loop: "{{ range(100) | list }}"\n'
+        recap = site.run(site.playbook(tasks + "    - name: There\n      ping:\n"))
+        close_connections(site.workspace)
+    assert recap.text == "ok=40 changed=0"
+    files = [path for path in site.workspace.rglob("*") if path.is_file()]
+    assert len(files) < 20
+    assert sum(path.stat().st_size for path in files) < 50_000
