@@ -364,6 +364,7 @@ def _remove_cgroup(group: Path) -> None:
 
 
 def main(arguments: list[str]) -> int | str:
+    os.umask(0o022)  # deployer gives its children a private one, and a machine's root is for all its users
     try:
         match arguments:
             case ["start", directory]:
