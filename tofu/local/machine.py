@@ -55,22 +55,22 @@ def start(machine: Machine, user_data: str) -> None:
     """Bring the machine up on its disk, made if need be, whatever an earlier try has left. ProviderError if not."""
     parent = os.getppid()
     host.emulator()
-    base = image.base_image(machine.image, _say)
+    base = _base_image(machine)
     with _held(machine.folder):
         if os.getppid() != parent:
             # OpenTofu was killed meanwhile: a machine made now would be in nobody's state.
             _remove_if_empty(machine.folder)
             raise ProviderError("OpenTofu has gone", "run the command again")
-        before = _read(machine.folder / "machine.json")
-        if before.get("id") not in (None, machine.identity):
-            # Another machine's remains: OpenTofu was killed before it wrote down what it had made.
-            _stop(before["id"], machine.folder)
+        before = _read(machine.folder / "machine.json").get("id")
+        for known in {machine.identity, before or machine.identity}:
+            _stop(known, machine.folder)
+        if before != machine.identity:
+            # Half of a machine, or one that OpenTofu did not live to write down.
             _empty(machine.folder)
-        _stop(machine.identity, machine.folder)
         _make_disk(machine, base)
         _write_seed(machine, user_data)
-        born = {"id": machine.identity, "born": machine.born, "disk": machine.disk, "image": str(base.disk)}
-        host.write_atomically(machine.folder / "machine.json", json.dumps(born))
+        record = {"id": machine.identity, "born": machine.born, "disk": machine.disk, "base": _as_record(base)}
+        host.write_atomically(machine.folder / "machine.json", json.dumps(record))
         process, forwards = _launch(machine, base)
         ports = [{"host": here, "machine": there} for here, there in forwards[1:]]
         reached = {"address": "127.0.0.1", "port": forwards[0][0], "ports": ports}
@@ -142,6 +142,28 @@ def _refuse_taken(here: int, there: int) -> None:
     if problem:
         fix = "free it, or choose another port in the environment's file (0: any free one)"
         raise ProviderError(f"port {here} of this computer, wanted for the machine's port {there}, {problem}", fix)
+
+
+def _base_image(machine: Machine) -> image.Image:
+    """The image under the machine's disk if it has one, otherwise the one to make it of.
+
+    Another image under the same disk, even another build of the same one, would be a broken file system.
+    """
+    record = _read(machine.folder / "machine.json")
+    if record.get("id") != machine.identity:
+        return image.base_image(machine.image, _say)
+    disk, *boot = (Path(each) if each else None for each in record["base"]["files"])
+    base = image.Image(disk or Path(), *boot)
+    if not base.disk.exists() or _as_record(base) != record["base"]:
+        fix = f"make the machine afresh: tofu apply -replace='terraform_data.machine[\"{machine.name}\"]'"
+        raise ProviderError(f"the image under its disk, {base.disk}, was removed or changed", fix)
+    return base
+
+
+def _as_record(base: image.Image) -> dict[str, Any]:
+    facts = base.disk.stat()
+    files = [str(each) if each else "" for each in (base.disk, base.kernel, base.initrd)]
+    return {"files": files, "size": facts.st_size, "changed": facts.st_mtime_ns}
 
 
 def _make_disk(machine: Machine, base: image.Image) -> None:
@@ -302,6 +324,9 @@ def main(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         print(f"{who}{error}\nmend what it names (space, permissions), and run the command again", file=sys.stderr)
+        return 1
+    except (KeyError, TypeError, ValueError) as error:
+        print(f"{who}a record of it is damaged: {error!r}\nmake it afresh: destroy, then apply", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

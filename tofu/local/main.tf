@@ -32,10 +32,10 @@ locals {
     )
   }
 
-  # The moments at which what is there now was planned. While it is there, they stand still and the plan is empty;
-  # otherwise a new moment replaces the resource.
-  born    = { for name, host in var.hosts : name => try(local.machine[name].disk <= host.disk, false) ? local.machine[name].born : plantimestamp() }
-  started = { for name, host in var.hosts : name => local.alive[name] ? local.process[name].started : plantimestamp() }
+  # What is there now carries a mark, kept in its record. While it is there the mark stands still and the plan is
+  # empty; otherwise uuid(), unknown until the apply, replaces the resource and becomes the new mark.
+  born    = { for name, host in var.hosts : name => try(local.machine[name].disk <= host.disk, false) ? local.machine[name].born : uuid() }
+  started = { for name in keys(var.hosts) : name => local.alive[name] ? local.process[name].started : uuid() }
 
   # nonsensitive(): a sensitive value in a provisioner silences its output, progress and errors with it. The text
   # itself travels in an environment variable, packed, and is written nowhere but to the machine's seed.
