@@ -55,7 +55,9 @@ class Activity:
             case ResourceProgress(status="done" | "failed"):
                 self._doing.pop(event.address, None)
             case ResourceProgress():
-                self._now_doing(event.address, f"{event.action} {event.address}".strip(), now, event.message)
+                before = self._doing.get(event.address)
+                text = before.text if before else f"{event.action} {event.address}".strip()
+                self._now_doing(event.address, text, now, event.message)
             case HostProgress():
                 self._now_doing(event.host, f"{event.host}: {rung(event)}", now, event.answer)
             case TaskProgress(status="start"):
@@ -85,7 +87,7 @@ class Activity:
 
     def _now_doing(self, key: str, text: str, now: float, answer: str = "") -> None:
         before = self._doing.get(key)
-        if before is None or (before.text != text and not text.startswith(key)):
+        if before is None or before.text != text:
             self._doing.pop(key, None)
             self._doing[key] = _Doing(text, now, answer)
         else:

@@ -141,6 +141,8 @@ class Plain:
                 return [f"  {event.host}: {rung(event)}"]
             case ResourceProgress(status="start"):
                 return [f"  {event.address}: {event.action} started"]
+            case ResourceProgress(status="says"):
+                return [f"  {event.address}: {event.message}"]
             case TaskProgress(status="start"):
                 return [f"  task: {event.task}"]
             case _:

@@ -42,8 +42,9 @@ class Work:
             )
         with self._renderer.paused(), self._answering():
             click.echo(text, err=True)
-            answer = click.confirm(question, default=False, err=True)
-        if not answer:
+            click.echo(f"{question} [y/N] ", nl=False, err=True)
+            answer = sys.stdin.readline().strip().lower()
+        if answer not in ("y", "yes"):
             raise Declined("the answer was no", remains="Nothing was changed.", help=f"{again} --yes")
 
     def confirm(self, *, yes: bool, again: str) -> Callable[[Changes], bool]:
@@ -63,7 +64,7 @@ class Work:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             yield
-        except (KeyboardInterrupt, click.Abort):
+        except KeyboardInterrupt:
             click.echo(err=True)
             self._interrupts.request()
             self._interrupts.check("the question")

@@ -66,18 +66,24 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
     [
         (
             "name: demo\nhosts:\n  web:\n    memroy: 1\n",
-            "demo.yml:4: hosts.web.memroy: unknown field; did you mean memory? "
-            "known: cpus, memory, disk, ports, address, port, user, options",
+            (
+                "demo.yml:4: hosts.web.memroy: unknown field; did you mean memory? "
+                "known: cpus, memory, disk, ports, address, port, user, options"
+            ),
         ),
         (
             MINIMAL + "timeout: {}\n",
-            "demo.yml:3: timeout: unknown field; did you mean timeouts? "
-            "known: name, provider, hosts, ssh, cloud_init, cloud_init_strict, configure, timeouts",
+            (
+                "demo.yml:3: timeout: unknown field; did you mean timeouts? "
+                "known: name, provider, hosts, ssh, cloud_init, cloud_init_strict, configure, timeouts"
+            ),
         ),
         (
             "hosts: {web: {}}\n",
-            "demo.yml:1: name: this field is required: "
-            "The environment's name: a-z, 0-9 and hyphens, at most 40 characters.",
+            (
+                "demo.yml:1: name: this field is required: "
+                "The environment's name: a-z, 0-9 and hyphens, at most 40 characters."
+            ),
         ),
         (
             "name: ../x\nhosts: {web: {}}\n",
@@ -129,8 +135,10 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         (
             MINIMAL + "provider: locl\n",
-            "demo.yml:3: provider: no bundled provider locl; did you mean local? known: existing, local; "
-            "or give the path of a module",
+            (
+                "demo.yml:3: provider: no bundled provider locl; did you mean local? known: existing, local; "
+                "or give the path of a module"
+            ),
         ),
         (MINIMAL + "provider: {}\n", "demo.yml:3: provider: give either a name (local, existing) or a path"),
         (MINIMAL + "provider: {path: infra}\n", "demo.yml:3: provider.path: no folder infra"),
@@ -168,7 +176,10 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         (MINIMAL + "ssh: {private_key: id}\n", "demo.yml:3: ssh.private_key: no such file: id"),
         (
             MINIMAL + "configure: {variables: {a-b: 1}}\n",
-            'demo.yml:3: configure.variables.a-b: "a-b" must be a variable\'s name: letters, digits and _, no digit first',
+            (
+                'demo.yml:3: configure.variables.a-b: "a-b" must be a variable'
+                "'s name: letters, digits and _, no digit first"
+            ),
         ),
         (
             MINIMAL + "configure: {variables: {x: {1: 2}}}\n",

@@ -1,0 +1,297 @@
+"""The program itself, as a process, for all that needs no machine: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def environ(checkout: Path, tmp_path: Path) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    path = tmp_path / "project"
+    path.mkdir()
+    return path
+
+
+Deployer = Callable[..., Result]
+
+
+@pytest.fixture
+def deployer(project: Path, environ: dict[str, str]) -> Deployer:
+    def run(*arguments: str, **more: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "deployer.cli.main", *arguments],
+            cwd=project,
+            env={**environ, **more},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def demo(deployer: Deployer, project: Path) -> Path:
+    """An environment `demo` in the state created; its directory."""
+    assert deployer("init").code == 0
+    assert deployer("create", "-f", "demo.yml").code == 0
+    return project / ".deployer" / "environments" / "demo"
+
+
+def test_from_nothing_to_destroyed_without_a_machine(deployer: Deployer, project: Path) -> None:
+    assert deployer("init") == Result(0, "Wrote demo.yml\nNext: deployer up demo.yml\n", "")
+    assert deployer("validate", "-f", "demo.yml").out.startswith("demo.yml: ok\n  name       demo\n")
+    assert deployer("create", "-f", "demo.yml").out.startswith("demo: created\n")
+    assert deployer("status", "demo") == Result(0, "created\n", "")
+    assert "state      created" in deployer("show", "demo").out
+    assert deployer("list").out.splitlines()[1].startswith("demo  created  none")
+    destroyed = deployer("destroy", "demo", "--yes")
+    assert destroyed.code == 0
+    assert destroyed.out.startswith("demo: destroyed")
+    assert deployer("status", "demo").out == "destroyed\n"
+    assert "destroyed" in deployer("list").out
+    assert deployer("create", "-f", "demo.yml").code == 0, "the name of a destroyed environment is free"
+
+
+BAD_INPUT: list[tuple[list[str], int, str]] = [
+    (["statsu"], 2, "there is no command 'statsu'; did you mean status?"),
+    (["status"], 2, "missing argument 'NAME'"),
+    (["status", "demo", "--bogus"], 2, "no such option"),
+    (["--output", "xml", "list"], 2, "'xml' is not one of"),
+    (["status", "other"], 2, "there is no environment other"),
+    (["status", "../demo"], 2, "is not a name"),
+    (["status", "a/b"], 2, "is not a name"),
+    (["status", "x" * 300], 2, "is not a name"),
+    (["status", ""], 2, "is not a name"),
+    (["create", "-f", "demo.yml"], 3, "create cannot start from the state created"),
+    (["create", "-f", "nowhere.yml"], 2, "nowhere.yml: no such file"),
+    (["configure", "demo"], 3, "configure cannot start from the state created"),
+    (["ssh", "demo"], 3, "no hosts to log in to"),
+    (["provision"], 2, "give the environment's NAME, or a file with -f FILE"),
+    (["provision", "other", "-f", "demo.yml"], 2, "other"),
+    (["logs", "demo", "--run", "9"], 2, "no such run"),
+    (["logs", "demo", "--run", "0"], 2, "is not in the range"),
+    (["destroy", "demo"], 2, "Nobody can be asked: this is no terminal"),
+    (["destroy", "demo", "--yes", "--lock-timeout", "-1"], 2, "is not in the range"),
+    (["init"], 2, "exists already"),
+    (["--home", "/proc/nowhere", "create", "-f", "demo.yml"], 1, "/proc"),
+    (["inventory", "--list", "--host", "web"], 2, "either --list or --host"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), BAD_INPUT, ids=lambda value: str(value)[:30])
+def test_bad_input(deployer: Deployer, demo: Path, arguments: list[str], code: int, words: str) -> None:
+    before = (demo / "environment.json").read_bytes()
+    text = deployer(*arguments)
+    assert text.code == code, text
+    assert text.out == ""
+    assert text.err.startswith("deployer: ")
+    assert words in text.err
+    assert "  next:  " in text.err
+    told = deployer(*arguments, "--output", "json")
+    if "xml" not in arguments:
+        error = json.loads(told.out)["error"]
+        assert (told.code, error["exit_code"]) == (code, code)
+        assert error["message"]
+    assert (demo / "environment.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "the file is empty"),
+        ("name: demo\n  x", "not valid YAML"),
+        ("name: demo\nhost: {}\n", "host: unknown field; did you mean hosts?"),
+        ("name: a/b\nhosts: {web: {}}\n", 'name: "a/b" may have'),
+        ("name: demo\nhosts: {web: {}}\nconfigure: {playbooks: [./no.yml]}\n", "no such file: "),
+    ],
+)
+def test_a_bad_file(deployer: Deployer, project: Path, content: str, words: str) -> None:
+    (project / "bad.yml").write_text(content)
+    for command in (["validate", "-f"], ["create", "-f"], ["up"], ["provision", "-f"]):
+        told = deployer(*command, "bad.yml")
+        assert told.code == 2
+        assert "  cause: bad.yml:" in told.err
+        assert words in told.err
+    assert not (project / ".deployer").exists(), "nothing is made for a file that cannot be used"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"state": "flying"}', '{"state": "created"}', "\x00\xff", "[" * 10_000]
+)
+def test_a_damaged_state(deployer: Deployer, demo: Path, content: str) -> None:
+    state = demo / "environment.json"
+    state.write_text(content)
+    for command in ("status", "show", "logs", "ssh", "plan", "configure"):
+        told = deployer(command, "demo")
+        assert told.code == 5, (command, told)
+        assert "environment.json" in told.err
+    listed = deployer("list", "--output", "json")
+    assert listed.code == 0
+    assert json.loads(listed.out)[0]["problem"]
+    assert state.read_text() == content
+
+
+def test_common_options_before_and_after_the_command(deployer: Deployer, demo: Path, tmp_path: Path) -> None:
+    home = str(demo.parent.parent)
+    elsewhere = str(tmp_path / "elsewhere")
+    expected = {"name": "demo", "state": "created"}
+    for arguments in (
+        ["--output", "json", "status", "demo"],
+        ["status", "demo", "--output=json"],
+        ["--home", home, "status", "--output", "json", "--progress", "none", "-v", "demo"],
+        ["--home", elsewhere, "--output", "text", "status", "demo", "--home", home, "--output", "json"],
+    ):
+        assert json.loads(deployer(*arguments).out) == expected
+    assert deployer("status", "demo", "--home", elsewhere).code == 2
+    assert deployer("status", "demo", DEPLOYER_HOME=home).out == "created\n"
+
+
+def test_results_as_json(deployer: Deployer, demo: Path) -> None:
+    def data(*arguments: str) -> object:
+        return json.loads(deployer(*arguments, "--output", "json").out)
+
+    assert data("show", "demo")["state"] == "created"  # type: ignore[index]
+    assert data("list")[0]["name"] == "demo"  # type: ignore[index]
+    assert data("validate", "-f", "demo.yml")["hosts"] == ["web"]  # type: ignore[index]
+    assert data("schema")["type"] == "object"  # type: ignore[index]
+    assert data("logs", "demo")["log"].endswith(".log")  # type: ignore[index]
+    assert len(data("logs", "demo", "--list")) == 1  # type: ignore[arg-type]
+    assert "_meta" in data("inventory")  # type: ignore[operator]
+    assert data("destroy", "demo", "--yes")["state"] == "destroyed"  # type: ignore[index]
+
+
+def test_progress_as_json_lines(deployer: Deployer, demo: Path) -> None:
+    told = deployer("destroy", "demo", "--yes", "--progress", "json")
+    kinds = [json.loads(line)["kind"] for line in told.err.splitlines()]
+    assert kinds[0] in ("run_started", "transition")
+    assert kinds[-1] == "run_finished"
+    told = deployer("configure", "demo", "--progress", "json")
+    assert json.loads(told.err.splitlines()[-1])["error"]["code"] == "wrong_state"
+
+
+def test_progress_in_a_pipe(deployer: Deployer, demo: Path) -> None:
+    lines = deployer("destroy", "demo", "--yes").err.splitlines()
+    assert lines[0].startswith("demo: destroy, ")
+    assert lines[-1].startswith("demo: destroy done in ")
+    assert deployer("create", "-f", "demo.yml", "--progress", "none").err == ""
+
+
+def test_who_holds_the_lock_is_told(deployer: Deployer, demo: Path) -> None:
+    with (demo / "environment.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = deployer("destroy", "demo", "--yes", "--output", "json")
+        assert told.code == 4
+        assert json.loads(told.out)["error"]["code"] == "locked"
+        assert deployer("status", "demo").out == "created\n", "readers need no lock"
+
+
+def test_a_reader_that_goes_away_is_no_error(project: Path, environ: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deployer.cli.main", "schema"],
+        cwd=project,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_full_disk_behind_the_result_is_told(project: Path, environ: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "deployer.cli.main", "schema"],
+            cwd=project,
+            env=environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert told.returncode == 1
+    assert told.stderr.startswith("deployer: the result could not be written\n  cause: No space left on device")
+    assert "Traceback" not in told.stderr
+
+
+def test_closed_streams_are_survived(demo: Path, project: Path, environ: dict[str, str]) -> None:
+    line = f"{sys.executable} -m deployer.cli.main status demo"
+    for closed in (">&-", "2>&-", "<&-", ">&- 2>&- <&-"):
+        told = subprocess.run(["/bin/sh", "-c", f"{line} {closed}"], cwd=project, env=environ, timeout=60)
+        assert told.returncode == 0, closed
+
+
+def test_a_locale_without_our_letters(deployer: Deployer, project: Path) -> None:
+    (project / "ü.yml").write_text("name: demo\nhosts: {web: {}}\n")
+    told = deployer("validate", "-f", "ü.yml", PYTHONIOENCODING="ascii", PYTHONUTF8="1")
+    assert told.code == 0
+    assert "\\xfc.yml: ok" in told.out
+
+
+def test_every_command_has_help_with_an_example(deployer: Deployer) -> None:
+    commands = deployer("--help").out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+    names = [line.split()[0] for line in commands]
+    assert (
+        names
+        == (
+            "init validate schema create up plan provision configure destroy status show list ssh logs inventory doctor"
+        ).split()
+    )
+    for name in names:
+        told = deployer(name, "--help")
+        assert told.code == 0
+        assert f"Example:\n    deployer {name}" in told.out
+    assert deployer().out == deployer("--help").out
+
+
+def test_the_shell_completes_commands_and_names(deployer: Deployer, demo: Path) -> None:
+    def complete(words: str, cword: int) -> str:
+        return deployer(_DEPLOYER_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(cword)).out
+
+    assert "plain,status" in complete("deployer sta", 1)
+    assert "plain,demo" in complete("deployer status d", 2)
+    assert "plain,demo" in complete("deployer up d", 2)
+    assert complete("deployer status x", 2) == ""
+    assert "complete -o nosort" in deployer(_DEPLOYER_COMPLETE="bash_source").out
+
+
+def test_status_leaves_the_heavy_things_alone(demo: Path, project: Path, environ: dict[str, str]) -> None:
+    script = (
+        "import sys; from deployer.cli.main import main; main(['status', 'demo']);"
+        "print(*sorted({'yaml', 'ansible_runner', 'python_terraform', 'deployer.config.model', 'deployer.tofu',"
+        " 'deployer.ansible', 'deployer.workflows', 'deployer.cli.progress', 'email'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=project, env=environ, capture_output=True, text=True)
+    assert done.stdout == "created\n\n", done.stderr
