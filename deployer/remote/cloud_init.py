@@ -32,24 +32,25 @@ class CloudInit:
 _MARK = "deployer-report"
 
 # A constant, on one line, without single quotes, exclamation marks and backslashes: it means the same in every login
-# shell. While cloud-init is at work it watches cloud-init's own files for some seconds first: that spares an emulated
-# machine a handshake and a Python start for each poll. A process left over in the final stage's control group is most
-# often a reboot that cloud-init is about to ask for: the three seconds given to it keep us from calling that "done".
+# shell; printf, because some `echo` interpret the backslashes of JSON. While cloud-init is at work it watches
+# cloud-init's own files for some seconds first: that spares an emulated machine a handshake and a Python start for each
+# poll. A process left over in the final stage's control group is most often a reboot that cloud-init is about to ask
+# for: the three seconds given to it keep us from calling that "done".
 REPORT_COMMAND = (
     "exec sh -c '"
-    "d=/run/cloud-init; n=0;"
+    f"echo; echo {_MARK} boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null);"
+    " d=/run/cloud-init; n=0;"
     " while test -e $d/status.json -a $n -lt 10; do test -e $d/result.json && break; sleep 0.5; n=$((n+1)); done;"
     " c=/sys/fs/cgroup; n=0;"
     " while test $n -lt 6 && cat $c/system.slice/cloud-final.service/cgroup.procs"
     " $c/system.slice/cloud-init-main.service/cgroup.procs"
     " $c/systemd/system.slice/cloud-final.service/cgroup.procs 2>/dev/null | read -r p;"
     " do sleep 0.5; n=$((n+1)); done;"
-    f" echo; echo {_MARK} boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null);"
     f' if test "$(systemctl is-system-running 2>/dev/null)" = stopping; then echo {_MARK} stopping; exit 0; fi;'
     f" command -v cloud-init >/dev/null 2>&1 || {{ echo {_MARK} absent; exit 0; }};"
     f" echo {_MARK} status;"
     ' out=$(cloud-init status --format json 2>/dev/null); test -n "$out" || out=$(cloud-init status --long 2>&1);'
-    ' echo "$out"\''
+    ' printf %s "$out"\''
 )
 
 LOG_COMMAND = (
@@ -107,7 +108,7 @@ def _json(report: str) -> Mapping[str, object]:
     if start < 0:
         return {}
     try:
-        facts, _ = json.JSONDecoder().raw_decode(report, start)
+        facts, _ = json.JSONDecoder(strict=False).raw_decode(report, start)
     except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import socket
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.process import Interrupts, Outcome, Request, Stream, capture, run
 from deployer.remote.host_keys import fingerprint, pin, read_keys
-from deployer.remote.ssh import (
-    Target,
-    check_key_argv,
-    host_key_argv,
-    learning_argv,
-    ssh_argv,
-    ssh_environment,
-)
+from deployer.remote.ssh import Target, check_key_argv, host_key_argv, learning_argv, ssh_argv, ssh_environment
 from deployer.remote.words import joined, one_line
 
 _CALL = 20.0  # seconds for one call of ssh
@@ -40,13 +34,14 @@ class Rung(StrEnum):
 class Attempt:
     """The rung an attempt stopped at, what was heard there, and of what kind the failure is, should it last.
 
-    `output` is what the command printed, None where it did not run to its end.
+    `done`: the command ran to its end; `output` is what it printed, perhaps in part.
     """
 
     rung: Rung
     answer: str
     kind: FailureKind
-    output: str | None = None
+    output: str = ""
+    done: bool = False
 
 
 class Host:
@@ -70,11 +65,13 @@ class Host:
         except OSError as error:
             raise _useless_key(path, str(error.strerror)) from error
         if found.st_uid == os.geteuid() and found.st_mode & 0o077:
-            raise _useless_key(path, "others may read it, so ssh ignores it", f"chmod 600 {path}")
+            raise _useless_key(path, "others may read it, so ssh ignores it", f"chmod 600 {shlex.quote(str(path))}")
         outcome, _ = capture(self._request(check_key_argv(self._target), _CALL), interrupts=self._halt)
         self._halt.check("reading a key")
         if outcome.returncode != 0 and "SSH_AUTH_SOCK" not in os.environ:
-            raise _useless_key(path, "it is damaged, or has a passphrase and no agent is running", "ssh-add it")
+            raise _useless_key(
+                path, "it is damaged, or has a passphrase and no agent is running", f"ssh-add {shlex.quote(str(path))}"
+            )
 
     def attempt(self, command: str, *, top: Rung, left: float) -> Attempt:
         """Climbs as far as it goes within `left` seconds; the command runs on the `top` rung.
@@ -98,15 +95,16 @@ class Host:
         outcome, output = self._call(argv, limit)
         if outcome.timed_out:
             self._answers_as_ssh = False
-            return Attempt(rung=top, answer=f"no answer within {limit:.0f} s", kind=FailureKind.TIMEOUT)
+            return Attempt(rung=top, answer=f"no answer within {limit:.0f} s", kind=FailureKind.TIMEOUT, output=output)
         if outcome.returncode == 255:
-            return self._refused(outcome, pinned, left)
+            return replace(self._refused(outcome, pinned, left), output=output)
         if not pinned:
             pin(target.known_hosts, self._learned)
         if outcome.returncode != 0:
             answer = f"exit {outcome.returncode} {_last(outcome)}".strip()
-            return Attempt(rung=top, answer=answer, kind=FailureKind.AUTHENTICATION)
-        return Attempt(rung=top, answer="logged in", kind=FailureKind.TIMEOUT, output=output)
+            kind = FailureKind.AUTHENTICATION if top is Rung.AUTHENTICATE else FailureKind.TIMEOUT
+            return Attempt(rung=top, answer=answer, kind=kind, output=output)
+        return Attempt(rung=top, answer="logged in", kind=FailureKind.TIMEOUT, output=output, done=True)
 
     def read(self, command: str) -> str:
         """What the command printed on a host that let us in; "" where it does not."""
@@ -114,13 +112,12 @@ class Host:
 
     def _refused(self, outcome: Outcome, pinned: frozenset[str], left: float) -> Attempt:
         # ssh exits 255 whatever went wrong, and its sentences are no interface. So the client is asked once more to
-        # write down the key the host proves to have. It has written nothing: the connection broke before that. It has
-        # written another key than the pinned one: that is the cause. Otherwise host and connection are fine, and it
-        # was our login that was refused.
+        # write down the key the host proves to have. Nothing written: the connection broke before that. Another key
+        # than the pinned one: that is the cause. Otherwise host and connection are fine, and our login was refused.
         if pinned:
             self._learned.unlink(missing_ok=True)
-            limit = max(1.0, min(_CALL / 2, left))
-            self._call(host_key_argv(self._target, learned=self._learned, connect_timeout=limit), limit)
+            argv = host_key_argv(self._target, learned=self._learned, connect_timeout=_CALL / 4)
+            self._call(argv, max(1.0, min(_CALL / 2, left)))
         shown = read_keys(self._learned, self._target.known_as)
         if pinned and shown and not shown & pinned:
             raise _changed_key(self._target, pinned, shown)
@@ -133,14 +130,13 @@ class Host:
         """Connects and reads the banner; None where there is one."""
         target = self._target
         try:
-            connection = socket.create_connection((target.address, target.port), timeout=max(0.1, min(_CONNECT, left)))
+            connection = socket.create_connection((target.address, target.port), timeout=max(1.0, min(_CONNECT, left)))
         except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
-            reason = error.strerror if isinstance(error, OSError) else None
-            answer = one_line(reason or str(error) or type(error).__name__)
+            answer = one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
             return Attempt(rung=Rung.CONNECT, answer=answer, kind=FailureKind.UNREACHABLE)
         with connection:
             # A machine that is slow to answer gets longer each time; a forwarder that swallowed us gets a new try soon.
-            silence = self._banner(connection, min(12.0, 4.0 + 2.0 * self._silences, max(0.1, left)))
+            silence = self._banner(connection, min(12.0, 4.0 + 2.0 * self._silences, max(1.0, left)))
         if silence is not None:
             return Attempt(rung=Rung.BANNER, answer=silence, kind=FailureKind.UNREACHABLE)
         self._silences = 0
@@ -179,11 +175,8 @@ class Host:
         return outcome, "\n".join(lines)
 
     def _request(self, argv: tuple[str, ...], limit: float) -> Request:
-        doing = f"asking {self._target.name}"
-        environment = ssh_environment()
-        return Request(
-            argv=argv, doing=doing, cwd=Path("/"), env=environment, timeout=limit, grace=1, kill_after=1
-        )  # fmt: skip
+        doing, env = f"asking {self._target.name}", ssh_environment()
+        return Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
 
 
 def _last(outcome: Outcome) -> str:
@@ -195,16 +188,15 @@ def _shown(data: bytes) -> str:
 
 
 def _useless_key(path: Path, why: str, help: str = "") -> StepFailed:
-    return StepFailed(
-        "the private key cannot be used", kind=FailureKind.INPUT, detail=f"{path}: {why}", help=help
-    )  # fmt: skip
+    return StepFailed("the private key cannot be used", kind=FailureKind.INPUT, detail=f"{path}: {why}", help=help)
 
 
 def _changed_key(target: Target, pinned: frozenset[str], shown: frozenset[str]) -> StepFailed:
     return StepFailed(
         f"{target.name} shows another host key than before: it is another machine, or somebody is in between",
         kind=FailureKind.AUTHENTICATION,
-        detail=f"at {target.known_as}: pinned {joined(map(fingerprint, sorted(pinned)))}, "
+        detail=f"at {one_line(target.known_as)}: pinned {joined(map(fingerprint, sorted(pinned)))}, "
         f"now {joined(map(fingerprint, sorted(shown)))}",
-        help=f"if the machine was rebuilt on purpose: ssh-keygen -R '{target.known_as}' -f '{target.known_hosts}'",
+        help=f"if the machine was rebuilt on purpose: ssh-keygen -R {shlex.quote(one_line(target.known_as))} "
+        f"-f {shlex.quote(str(target.known_hosts))}",
     )

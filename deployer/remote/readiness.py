@@ -14,7 +14,7 @@ from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, C
 from deployer.remote.host import Attempt, Host, Rung
 from deployer.remote.ssh import Target
 from deployer.remote.waiting import Watch, side_by_side
-from deployer.remote.words import excerpt, joined
+from deployer.remote.words import excerpt, joined, one_line
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def wait_ssh(targets: Sequence[Target], *, limit: float, interrupts: Interrupts,
     """
 
     def judge(attempt: Attempt) -> tuple[str, bool | None]:
-        return attempt.answer, True
+        return attempt.answer, True if attempt.done else None
 
     with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
 
@@ -65,11 +65,13 @@ def wait_cloud_init(
             boots: list[str] = []
 
             def judge(attempt: Attempt) -> tuple[str, CloudInit | None]:
-                found = read_report(attempt.output or "")
+                found = read_report(attempt.output)
                 if found.boot_id and found.boot_id not in boots:
                     boots.append(found.boot_id)
                     if len(boots) > 1:
                         watch.notice(f"{watch.target.name} rebooted")
+                if not attempt.done:
+                    return attempt.answer, None
                 return found.answer, None if found.outcome is CloudInitOutcome.RUNNING else found
 
             end = _persist(watch, host, REPORT_COMMAND, Rung.CLOUD_INIT, judge)
@@ -81,18 +83,25 @@ def wait_cloud_init(
 
 
 def _persist(watch: Watch, host: Host, command: str, top: Rung, judge: Callable[[Attempt], tuple[str, T | None]]) -> T:
-    """Attempts until `judge` finds an end in what the command printed; told on each attempt, StepFailed on expiry."""
-    rung, rung_since, pause, refusals = None, 0.0, _QUICK, 0
+    """Attempts until `judge`, who gives the answer to tell, also gives an end; StepFailed where none comes in time."""
+    pause, refusals = _QUICK, 0
+    reached: tuple[Attempt, str, float] | None = None  # the last attempt, its answer, and since when it is on its rung
     while True:
         attempt = host.attempt(command, top=top, left=watch.left)
-        answer, end = (attempt.answer, None) if attempt.output is None else judge(attempt)
+        answer, end = judge(attempt)
         watch.tell(attempt.rung, answer)
         if end is not None:
             return end
-        if attempt.rung is not rung:
-            rung, rung_since, pause = attempt.rung, watch.spent, _QUICK
+        # An attempt that the limit cut short knows less than the one before.
+        if reached is None or watch.left > 0 or attempt.done or attempt.kind is not FailureKind.TIMEOUT:
+            since = watch.spent
+            if reached is not None and attempt.rung is reached[0].rung:
+                since = reached[2]
+            else:
+                pause = _QUICK
+            reached = (attempt, answer, since)
         if watch.left <= 0:
-            raise _expired(watch, host, attempt, answer, rung_since)
+            raise _expired(watch, host, *reached)
         if attempt.kind is FailureKind.AUTHENTICATION:
             wait = _AFTER_REFUSALS[min(refusals, len(_AFTER_REFUSALS) - 1)]
             refusals += 1
@@ -102,11 +111,13 @@ def _persist(watch: Watch, host: Host, command: str, top: Rung, judge: Callable[
 
 
 def _expired(watch: Watch, host: Host, attempt: Attempt, answer: str, rung_since: float) -> StepFailed:
-    target, where = watch.target, f"{watch.target.address}:{watch.target.port}"
+    silent = attempt.kind is FailureKind.TIMEOUT
+    target, where = watch.target, one_line(f"{watch.target.address}:{watch.target.port}")
     message = {
         Rung.CONNECT: f"{target.name} does not accept connections at {where}",
         Rung.BANNER: f"{target.name} accepts connections at {where} but does not answer as an SSH server",
-        Rung.AUTHENTICATE: f"{target.name} answers at {where} but does not let {target.user} in",
+        Rung.AUTHENTICATE: f"{target.name} answers at {where} but does not "
+        + ("finish the login" if silent else f"let {target.user} in"),
         Rung.CLOUD_INIT: f"cloud-init on {target.name} was not over in time",
     }[attempt.rung]
     mend = {

@@ -37,23 +37,26 @@ def ssh_argv(target: Target, *command: str, interactive: bool = False, connect_t
     """
     # accept-new alone would also take a key of another type for a host that is pinned already.
     pinned = bool(read_keys(target.known_hosts, target.known_as))
-    return _argv(target, command, target.known_hosts, "yes" if pinned else "accept-new", interactive, connect_timeout)
+    checking = "yes" if pinned else "accept-new"
+    modes = () if interactive else _SILENT
+    return _argv(
+        target, command, target.known_hosts, f"StrictHostKeyChecking={checking}", *modes, within=connect_timeout
+    )
 
 
 def learning_argv(target: Target, *command: str, learned: Path, connect_timeout: float) -> tuple[str, ...]:
     """Like `ssh_argv`, for a first contact: the host's key is written to `learned`, once the host has proven it."""
-    return _argv(target, command, learned, "accept-new", False, connect_timeout)
+    return _argv(target, command, learned, "StrictHostKeyChecking=accept-new", *_SILENT, within=connect_timeout)
 
 
 def host_key_argv(target: Target, *, learned: Path, connect_timeout: float) -> tuple[str, ...]:
     """Has the host prove its key, writes that to `learned`, and offers the host no key of ours."""
     # Without a preference for the type that is pinned, a host with several keys would show another one.
     types = {key.split()[0] for key in read_keys(target.known_hosts, target.known_as)}
-    algorithms = ",".join(a for kind, a in _ALGORITHMS.items() if kind in types)
-    return _argv(
-        target, ("true",), learned, "accept-new", False, connect_timeout,
-        "-o", "PubkeyAuthentication=no", *(("-o", f"HostKeyAlgorithms=^{algorithms}") if algorithms else ()),
-    )  # fmt: skip
+    known = ",".join(algorithms for kind, algorithms in _ALGORITHMS.items() if kind in types)
+    modes = ("StrictHostKeyChecking=accept-new", "PubkeyAuthentication=no", *_SILENT)
+    preference = (f"HostKeyAlgorithms=^{known}",) if known else ()
+    return _argv(target, ("true",), learned, *modes, *preference, within=connect_timeout)
 
 
 def check_key_argv(target: Target) -> tuple[str, ...]:
@@ -67,6 +70,7 @@ def ssh_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in wanted if name in os.environ} | {"LC_ALL": "C"}
 
 
+_SILENT = ("BatchMode=yes", "RequestTTY=no")
 _ALGORITHMS = {
     "ssh-ed25519": "ssh-ed25519",
     "ecdsa-sha2-nistp256": "ecdsa-sha2-nistp256",
@@ -76,15 +80,7 @@ _ALGORITHMS = {
 }
 
 
-def _argv(
-    target: Target,
-    command: tuple[str, ...],
-    known_hosts: Path,
-    checking: str,
-    interactive: bool,
-    connect_timeout: float,
-    *further: str,
-) -> tuple[str, ...]:
+def _argv(target: Target, command: tuple[str, ...], known_hosts: Path, *further: str, within: float) -> tuple[str, ...]:
     options = (
         f"IdentityFile={_quoted(target.private_key)}",  # with -i a path that needs expanding is not found
         "IdentitiesOnly=yes",
@@ -92,21 +88,18 @@ def _argv(
         "KbdInteractiveAuthentication=no",
         f"UserKnownHostsFile={_quoted(known_hosts)}",
         "GlobalKnownHostsFile=/dev/null",
-        f"StrictHostKeyChecking={checking}",
         "CheckHostIP=no",
         "HashKnownHosts=no",
         "UpdateHostKeys=no",
-        f"ConnectTimeout={max(1, round(connect_timeout))}",
+        f"ConnectTimeout={max(1, round(within))}",
         "ServerAliveInterval=5",
         "ServerAliveCountMax=3",
         "LogLevel=ERROR",
-        *(() if interactive else ("BatchMode=yes", "RequestTTY=no")),
+        *further,
     )
     # No configuration file is read (-F none): the same command must do the same on every computer.
-    return (
-        "ssh", "-F", "none", "-p", str(target.port), "-l", target.user,
-        *(word for option in options for word in ("-o", option)), *further, "--", target.address, *command,
-    )  # fmt: skip
+    login = ("ssh", "-F", "none", "-p", str(target.port), "-l", target.user)
+    return (*login, *(word for option in options for word in ("-o", option)), "--", target.address, *command)
 
 
 def _quoted(path: Path) -> str:

@@ -7,11 +7,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeVar
 
 from deployer.errors import Interrupted, StepFailed
-from deployer.events import HostProgress, Notice, Report
+from deployer.events import HostProgress, Notice, Report, utc_now
 from deployer.process import Deadline, Interrupts
 from deployer.remote.ssh import Target
 from deployer.remote.words import one_line
@@ -23,19 +23,13 @@ _BEAT = 10.0
 _TOGETHER = 1.0  # seconds for other hosts to fail along with the first, and for threads to leave
 
 
-@dataclass(frozen=True)
-class _Said:
-    host: str
-    rung: str
-    answer: str
+Said = queue.SimpleQueue[HostProgress | Notice | None]  # None: something may have ended
 
 
 class Watch:
     """One host's wait, as its thread sees it. `halt` asks the thread to leave; `told` reaches the waiting thread."""
 
-    def __init__(
-        self, target: Target, deadline: Deadline, halt: Interrupts, said: queue.SimpleQueue[_Said | Notice | None]
-    ) -> None:
+    def __init__(self, target: Target, deadline: Deadline, halt: Interrupts, said: Said) -> None:
         self.target, self.halt = target, halt
         self._deadline, self._said = deadline, said
 
@@ -53,7 +47,8 @@ class Watch:
         return self.limit - self.spent
 
     def tell(self, rung: str, answer: str) -> None:
-        self._said.put(_Said(self.target.name, rung, answer))
+        seconds = round(self.spent, 1)
+        self._said.put(HostProgress(host=self.target.name, rung=rung, answer=answer, seconds=seconds))
 
     def notice(self, message: str, level: str = "info") -> None:
         self._said.put(Notice(message=one_line(message, 600), level=level))
@@ -74,7 +69,7 @@ def side_by_side(
     all the waiting and is raised, naming the hosts that failed with it. Raises Interrupted on a request to stop.
     """
     deadline, halt = Deadline(limit), Interrupts()
-    said: queue.SimpleQueue[_Said | Notice | None] = queue.SimpleQueue()
+    said: Said = queue.SimpleQueue()
     results: dict[str, T] = {}
     failures: dict[str, BaseException] = {}
 
@@ -113,28 +108,30 @@ def side_by_side(
 
 
 class _Progress:
-    """What was said, as events; repeated where a host says nothing new for long."""
+    """Passes on what was said, if it is new; repeats it where a host says nothing new for long."""
 
     def __init__(self, deadline: Deadline, report: Report) -> None:
         self._deadline, self._report = deadline, report
-        self._last: dict[str, tuple[_Said, float]] = {}
+        self._last: dict[str, HostProgress] = {}
 
-    def next(self, said: queue.SimpleQueue[_Said | Notice | None]) -> None:
-        word: _Said | Notice | None = None
+    def next(self, said: Said) -> None:
+        word: HostProgress | Notice | None = None
         with contextlib.suppress(queue.Empty):
             word = said.get(timeout=_TICK)
-        spent = self._deadline.seconds - self._deadline.left
+        spent = round(self._deadline.seconds - self._deadline.left, 1)
         if isinstance(word, Notice):
             self._report(word)
-        elif word is not None and (word.host not in self._last or self._last[word.host][0] != word):
-            self._tell(word, spent)
-        for last, at in list(self._last.values()):
-            if spent - at >= _BEAT:
-                self._tell(last, spent)
+        elif word is not None:
+            last = self._last.get(word.host)
+            if last is None or (last.rung, last.answer) != (word.rung, word.answer):
+                self._tell(word)
+        for last in list(self._last.values()):
+            if spent - last.seconds >= _BEAT:
+                self._tell(replace(last, seconds=spent, at=utc_now()))
 
-    def _tell(self, word: _Said, spent: float) -> None:
-        self._last[word.host] = (word, spent)
-        self._report(HostProgress(host=word.host, rung=word.rung, answer=word.answer, seconds=round(spent, 1)))
+    def _tell(self, word: HostProgress) -> None:
+        self._last[word.host] = word
+        self._report(word)
 
 
 def _first(order: Sequence[str], failures: dict[str, BaseException]) -> BaseException:

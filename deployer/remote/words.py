@@ -9,7 +9,7 @@ from deployer.events import printable
 
 def one_line(text: str, longest: int = 200) -> str:
     """`text` on one line of at most `longest` characters, without anything that commands a terminal."""
-    flat = " ".join(printable(text).split())
+    flat = " ".join(printable(text[: 20 * longest]).split())
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 

