@@ -1,4 +1,4 @@
-"""Is everything here that a run needs? One check for each tool and circumstance, with what to type where it is missing."""
+"""Is everything here that a run needs? A check for each tool and circumstance, with what to type where one is missing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def _ansible() -> Check:
 
 def _program(name: str, environ: Mapping[str, str]) -> Check:
     found = shutil.which(name, path=environ.get("PATH"))
-    return Check(name=name, ok=bool(found), detail=found or "not found", fix="" if found else "apt install openssh-client")
+    return Check(
+        name=name, ok=bool(found), detail=found or "not found", fix="" if found else "apt install openssh-client"
+    )
 
 
 def _home(home: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from deployer.environment import AnyEnvironment, Environment, Failed, InProgress, Resources
+from deployer.environment import AnyEnvironment, Environment, Failed, InProgress
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.record import Record
 
@@ -105,18 +105,6 @@ def last_log(folder: EnvironmentFolder) -> str:
 
 def in_flight(environment: AnyEnvironment) -> str:
     return (environment.progress.step or "") if isinstance(environment, InProgress) else ""
-
-
-def may_exist(environment: Environment) -> bool:
-    return environment.resources is not Resources.NONE
-
-
-def created(environment: Environment) -> str:
-    return _iso(environment.created_at)
-
-
-def changed(environment: Environment) -> str:
-    return _iso(environment.changed_at)
 
 
 def _iso(at: datetime) -> str:

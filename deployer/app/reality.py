@@ -30,7 +30,9 @@ def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
             socket.create_connection((host.address, host.port), timeout=_ANSWER).close()
             lines.append(f"same: {name} answers at {host.address} port {host.port}")
         except OSError as error:
-            lines.append(f"differs: {name} does not answer at {host.address} port {host.port}: {error.strerror or error}")
+            lines.append(
+                f"differs: {name} does not answer at {host.address} port {host.port}: {error.strerror or error}"
+            )
     return tuple(lines)
 
 

@@ -39,7 +39,7 @@ class Interrupts:
 
     @contextmanager
     def listening(self) -> Iterator[Interrupts]:
-        """SIGINT, SIGTERM and SIGHUP are counted here while the block runs. Does nothing outside the main thread."""
+        """SIGINT, SIGTERM, SIGHUP are counted here while the block runs. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -47,7 +47,10 @@ class Interrupts:
         def count(signum: int, frame: FrameType | None) -> None:
             self.request(signum)
 
-        before = {s: signal.signal(s, count) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            wanted.append(signal.SIGHUP)  # under nohup, the user wants the run to outlive the terminal
+        before = {s: signal.signal(s, count) for s in wanted}
         try:
             yield self
         finally:
@@ -58,20 +61,19 @@ class Interrupts:
 class Deadline:
     """A time limit in seconds that does not count time this process could not run (SIGSTOP, a suspended laptop).
 
-    Ask `expired` or `left` at least every few seconds: a longer gap between two questions counts as `STRIDE`.
+    Ask `expired` or `left` at least every few seconds: a longer gap between two questions counts as `stride`.
     """
 
-    STRIDE = 20.0
-
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, stride: float = 20.0) -> None:
         self.seconds = seconds
+        self._stride = stride
         self.spent = 0.0
         self._last = time.monotonic()
 
     @property
     def left(self) -> float:
         now = time.monotonic()
-        self.spent += min(now - self._last, self.STRIDE)
+        self.spent += min(now - self._last, self._stride)
         self._last = now
         return self.seconds - self.spent
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import selectors
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,11 +26,12 @@ OnLine = Callable[[Stream, str], None]
 
 # The child waits for one line on its stdin before it becomes the tool, with the same pid. Where we die first it reads
 # end-of-file and exits by itself: no tool ever runs without being on record. argv passes through "$@", untouched.
-_GATE = 'read -r gate || exit 125; exec "$@" </dev/null'
+# The shell adds PWD to the environment by itself; the tool shall see only what it was given.
+_GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
 _LONGEST_LINE = 1024 * 1024
-_TICK = 0.1
-_DRAIN = 2.0  # seconds for what is still in the pipes when the child has gone but a grandchild keeps them open
+_CHUNK = 256 * 1024
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks at a child
 
 
 class Register(Protocol):
@@ -43,8 +45,8 @@ class Register(Protocol):
 class Request:
     """A child to run. `doing` names it for people; `env` is its whole environment; `timeout` is in seconds.
 
-    To stop it, `stop_signal` is sent once, again after `grace` seconds (or at a second Ctrl+C), and its process group
-    is killed `kill_after` seconds later.
+    To stop it, `stop_signal` is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second
+    Ctrl+C, or `grace` seconds after the time limit; the child's process group is killed `kill_after` seconds later.
     """
 
     argv: tuple[str, ...]
@@ -80,7 +82,7 @@ def run(
 
     A first request to stop is forwarded once, a second asks it to stop at once; `on_stopping` is told the level and how
     long the child has run. With a `register` the child is on record before it becomes the tool. Raises ToolMissing
-    where the program is not there, and, once the child has ended, whatever `on_line` raised.
+    where the program is not there or does not start, and, once the child has ended, whatever `on_line` raised.
     """
     program = shutil.which(request.argv[0], path=request.env.get("PATH"))
     if program is None:
@@ -89,37 +91,43 @@ def run(
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
     started = time.monotonic()
-    child = subprocess.Popen(
-        argv,
-        cwd=request.cwd,
-        env=dict(request.env),
-        stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        umask=0o077,
-    )
+    reading = _Reading(on_line)
+    try:
+        child = subprocess.Popen(
+            argv,
+            cwd=request.cwd,
+            env=dict(request.env),
+            stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
+            stdout=reading.stdout,
+            stderr=reading.stderr,
+            start_new_session=True,
+            umask=0o077,
+        )
+    except OSError as error:
+        reading.close()
+        raise ToolMissing(f"{program} does not start, needed for: {request.doing}", detail=str(error)) from error
     identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
     stopping = _Stopping(request, child, interrupts, on_stopping)
-    reading = _Reading(child, on_line)
     try:
         if register is not None:
             register.child_started(identity, request.doing)
             _open_gate(child)
+        pause = _SHORTEST_PAUSE
         while child.poll() is None:
-            reading.once(_TICK)
             stopping.look()
+            pause = _SHORTEST_PAUSE if reading.once() else min(pause * 2, _LONGEST_PAUSE)
+            time.sleep(pause)
         reading.rest()
     except BaseException:
         # The register could not be written: the gate never opened, and the child leaves by itself.
         if child.stdin is not None and not child.stdin.closed:
             child.stdin.close()
-        _end(child)
+        _end(child, reading, request)
         raise
     finally:
         reading.close()
-    if register is not None:
-        register.child_ended(identity)
+        if register is not None and child.returncode is not None:
+            register.child_ended(identity)
     if reading.failure is not None:
         raise reading.failure
     return Outcome(
@@ -149,14 +157,21 @@ def _open_gate(child: subprocess.Popen[bytes]) -> None:
         gate.write(b"\n")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], reading: _Reading, request: Request) -> None:
     """An unforeseen end of our own waiting: the child is asked, then made, to end."""
-    for signum, seconds in ((signal.SIGINT, 20.0), (signal.SIGKILL, 5.0)):
-        if child.poll() is not None:
+    reading.mute()
+    for signum, seconds in ((request.stop_signal, request.grace), (signal.SIGKILL, 5.0)):
+        if signum == signal.SIGKILL:
+            _signal_group(child, signum)
+        elif child.poll() is None:
+            child.send_signal(signum)
+        end = time.monotonic() + seconds
+        with contextlib.suppress(KeyboardInterrupt):  # one more asks for the next rung
+            while child.poll() is None and time.monotonic() < end:
+                reading.once()
+                time.sleep(_LONGEST_PAUSE)
+        if child.returncode is not None:
             return
-        _signal_group(child, signum)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(seconds)
 
 
 def _signal_group(child: subprocess.Popen[bytes], signum: signal.Signals) -> None:
@@ -206,54 +221,64 @@ class _Stopping:
                 self._child.send_signal(self._request.stop_signal)
 
 
-class _Reading:
-    """Both pipes of a child, as lines; what `on_line` raises waits until the child has come to its end."""
+def _drop(stream: Stream, line: str) -> None:
+    pass
 
-    def __init__(self, child: subprocess.Popen[bytes], on_line: OnLine) -> None:
+
+class _Reading:
+    """What a child writes, as lines; what `on_line` raises waits until the child has come to its end.
+
+    The child writes to unnamed files, not to pipes: when we are killed, a tool whose pipe breaks dies of SIGPIPE at its
+    next line (OpenTofu does, in the middle of an apply and without writing its state), and one whose pipe nobody reads
+    hangs. With a file it goes on to its good end. Nor can a grandchild that keeps the file open make us wait.
+    """
+
+    def __init__(self, on_line: OnLine) -> None:
         self._on_line = on_line
-        self._selector = selectors.DefaultSelector()
-        self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self._files: dict[Stream, IO[bytes]] = {"stdout": _unnamed_file(), "stderr": _unnamed_file()}
+        self._read: dict[Stream, int] = dict.fromkeys(self._files, 0)
+        self._partial: dict[Stream, bytes] = dict.fromkeys(self._files, b"")
         self.tail: deque[str] = deque(maxlen=20)
         self.failure: Exception | None = None
-        pipes: tuple[tuple[Stream, IO[bytes] | None], ...] = (("stdout", child.stdout), ("stderr", child.stderr))
-        for stream, pipe in pipes:
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
-            self._selector.register(pipe, selectors.EVENT_READ, stream)
 
-    def once(self, seconds: float) -> bool:
-        """Reads what is there, waiting at most `seconds`; False where both pipes are at their end."""
-        if not self._selector.get_map():
-            time.sleep(seconds / 4)
-            return False
-        for key, _ in self._selector.select(seconds):
-            stream: Stream = key.data
-            try:
-                data = os.read(key.fd, 65536)
-            except BlockingIOError:
-                continue
-            if not data:
-                self._selector.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]
-                self._lines(stream, self._partial[stream] + b"\n" if self._partial[stream] else b"")
-                self._partial[stream] = b""
-                continue
-            whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                whole, newline, rest = whole + newline + rest, b"\n", b""
-            self._partial[stream] = rest
-            self._lines(stream, whole + newline)
-        return True
+    @property
+    def stdout(self) -> IO[bytes]:
+        return self._files["stdout"]
+
+    @property
+    def stderr(self) -> IO[bytes]:
+        return self._files["stderr"]
+
+    def once(self) -> bool:
+        """Reads on; False where nothing is new."""
+        new = [self._more(stream) for stream in self._files]
+        return any(new)
 
     def rest(self) -> None:
-        end = time.monotonic() + _DRAIN
-        while self._selector.get_map() and time.monotonic() < end:
-            self.once(_TICK)
+        """Reads to the end, and takes what has no newline as a line."""
+        while self.once():
+            pass
+        for stream, partial in self._partial.items():
+            if partial:
+                self._lines(stream, partial + b"\n")
+
+    def mute(self) -> None:
+        """From now on the lines are dropped."""
+        self._on_line = _drop
 
     def close(self) -> None:
-        for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
-        self._selector.close()
+        for file in self._files.values():
+            file.close()
+
+    def _more(self, stream: Stream) -> bool:
+        data = os.pread(self._files[stream].fileno(), _CHUNK, self._read[stream])
+        self._read[stream] += len(data)
+        whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            whole, newline, rest = whole + newline + rest, b"\n", b""
+        self._partial[stream] = rest
+        self._lines(stream, whole + newline)
+        return bool(data)
 
     def _lines(self, stream: Stream, data: bytes) -> None:
         for raw in data.split(b"\n")[:-1]:
@@ -263,5 +288,12 @@ class _Reading:
             if self.failure is None:
                 try:
                     self._on_line(stream, line)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - raised again once the child has ended
                     self.failure = error
+
+
+def _unnamed_file() -> IO[bytes]:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has ended
+    # Appending, whoever writes: the child, its children, one of them through /dev/stdout.
+    fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
+    return file

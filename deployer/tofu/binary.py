@@ -37,23 +37,25 @@ def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine
     """
     named = environ.get("DEPLOYER_TOFU")
     candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
-    found = next((path for c in candidates if (path := shutil.which(c, path=environ.get("PATH")))), None)
-    if found is None:
+    found = [Path(path) for c in candidates if (path := shutil.which(c, path=environ.get("PATH")))]
+    if not found:
         raise ToolMissing(
             f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed",
             detail="deployer makes machines with OpenTofu 1.6 or newer",
             remains="Nothing was changed.",
             help="deployer doctor --install",
         )
-    version = engine_version(Path(found), interrupts=interrupts)
-    if _parts(version) < OLDEST:
-        raise ToolMissing(
-            f"{found} is version {version}, which is too old",
-            detail="deployer needs OpenTofu 1.6 or newer",
-            remains="Nothing was changed.",
-            help="deployer doctor --install",
-        )
-    return Engine(Path(found).absolute(), version)
+    version = ""
+    for path in found:  # an old one on PATH does not hide a good one in the cache
+        version = engine_version(path, interrupts=interrupts)
+        if _parts(version) >= OLDEST:
+            return Engine(path.absolute(), version)
+    raise ToolMissing(
+        f"{found[-1]} is version {version}, which is too old",
+        detail="deployer needs OpenTofu 1.6 or newer",
+        remains="Nothing was changed.",
+        help="deployer doctor --install",
+    )
 
 
 def engine_version(path: Path, *, interrupts: Interrupts) -> str:
@@ -61,7 +63,7 @@ def engine_version(path: Path, *, interrupts: Interrupts) -> str:
     env = {**os.environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
     request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
     try:
-        outcome, text = capture(request, interrupts=interrupts)
+        _, text = capture(request, interrupts=interrupts)
         return str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ToolMissing(
@@ -73,4 +75,4 @@ def engine_version(path: Path, *, interrupts: Interrupts) -> str:
 
 
 def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("-")[0].split(".")[:2] if part.isdigit())
+    return tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit())

@@ -1,7 +1,7 @@
 """The command lines of OpenTofu, as values, built by python-terraform. Runs nothing.
 
-python-terraform is used for its argv alone: running through it would buffer all output, and its constructor reads a state
-file, which fails on the empty one that a crash can leave. So it is pointed at a folder that cannot exist.
+python-terraform is used for its argv alone: running through it would buffer all output, and its constructor reads a
+state file, which fails on the empty one that a crash can leave. So it is pointed at a folder that cannot exist.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class Commands:
     def destroy(self) -> tuple[str, ...]:
         # Not python-terraform's own destroy(): it passes -force, which no longer exists.
         return tuple(
-            self._build(
-                "destroy", json=IsFlagged, input=False, auto_approve=IsFlagged, lock_timeout=self._lock_timeout
-            )
+            self._build("destroy", json=IsFlagged, input=False, auto_approve=IsFlagged, lock_timeout=self._lock_timeout)
         )
 
     def state_list(self) -> tuple[str, ...]:

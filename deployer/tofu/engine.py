@@ -66,7 +66,7 @@ class Tofu:
         self._register = register
 
     def init(self) -> None:
-        """Downloads providers and modules. Raises StepFailed, with the diagnostics that `validate` finds where it can."""
+        """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
         outcome, text = self._plain("init", self._commands.init(), self._limits.init)
         if outcome.returncode != 0:
             diagnosis = self._diagnose()
@@ -149,9 +149,7 @@ class Tofu:
             self._report(Notice(message=message, level="warning"))
         return decoder, self._run(name, argv, limit, on_line)
 
-    def _plain(
-        self, name: str, argv: tuple[str, ...], limit: float, *, quiet: bool = False
-    ) -> tuple[Outcome, str]:
+    def _plain(self, name: str, argv: tuple[str, ...], limit: float, *, quiet: bool = False) -> tuple[Outcome, str]:
         lines: list[str] = []
 
         def on_line(stream: Stream, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The root module of an environment: a provider's files copied into its tofu folder, and the input variables beside them."""
+"""The root module of an environment: a provider's files copied into its tofu folder, input variables beside them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _DECLARED = re.compile(r'^\s*variable\s+"?([A-Za-z0-9_-]+)"?\s*\{', re.MULTILINE
 def copy_module(source: Path, folder: Path) -> None:
     """Makes `folder` hold the module in `source`. State, machines and whatever else lies there stay as they are.
 
-    Files that an earlier copy brought and the module no longer has are removed. Raises OSError, and StepFailed where the
-    module brings a terraform.tfvars.json of its own, which ours would replace.
+    Files that an earlier copy brought and the module no longer has are removed. Raises OSError, and StepFailed where
+    the module brings a terraform.tfvars.json of its own, which ours would replace.
     """
     if (source / VARIABLES).exists():
         raise StepFailed(
@@ -35,7 +35,11 @@ def copy_module(source: Path, folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = _manifest(folder)
     shutil.copytree(source, folder, ignore=_NEVER_COPIED, dirs_exist_ok=True)
-    now = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file() and (folder / p.relative_to(source)).exists()}
+    now = {
+        str(p.relative_to(source))
+        for p in source.rglob("*")
+        if p.is_file() and (folder / p.relative_to(source)).exists()
+    }
     for stale in before - now:
         (folder / stale).unlink(missing_ok=True)
     (folder / _MANIFEST).write_text(json.dumps(sorted(now)), encoding="utf-8")

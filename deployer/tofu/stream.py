@@ -161,7 +161,7 @@ def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _check_ui(version: str) -> None:
-    if version.split(".")[0] != "1":
+    if version.partition(".")[0] != "1":
         raise StepFailed(
             "this OpenTofu speaks a format that deployer does not know",
             kind=FailureKind.TOOL,

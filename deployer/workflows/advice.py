@@ -45,7 +45,12 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
         case Provisioned():
             return (f"deployer configure {name}", f"deployer ssh {name}", f"deployer destroy {name}")
         case Configuring() | ConfigureFailed():
-            return (f"deployer configure {name}", f"deployer logs {name}", f"deployer ssh {name}", f"deployer destroy {name}")
+            return (
+                f"deployer configure {name}",
+                f"deployer logs {name}",
+                f"deployer ssh {name}",
+                f"deployer destroy {name}",
+            )
         case Configured():
             return (f"deployer ssh {name}", f"deployer destroy {name}")
         case Destroying() | DestroyFailed():

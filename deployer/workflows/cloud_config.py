@@ -34,7 +34,10 @@ def merged(ours: Any, theirs: Any) -> Any:
     """`theirs` merged into `ours`."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         keys = [*ours, *(k for k in theirs if k not in ours)]
-        return {k: merged(ours[k], theirs[k]) if k in ours and k in theirs else (theirs if k in theirs else ours)[k] for k in keys}
+        return {
+            k: merged(ours[k], theirs[k]) if k in ours and k in theirs else (theirs if k in theirs else ours)[k]
+            for k in keys
+        }
     if isinstance(ours, list) and isinstance(theirs, list):
         return [*ours, *theirs]
     return theirs

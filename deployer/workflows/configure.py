@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployer.ansible import InventoryEnvironment, PlaybookRun, close_connections, run_playbook, write_inventory, write_variables
+from deployer.ansible import (
+    InventoryEnvironment,
+    PlaybookRun,
+    close_connections,
+    run_playbook,
+    write_inventory,
+    write_variables,
+)
 from deployer.bundled import bundled
 from deployer.config.loading import located
 from deployer.config.model import Spec, is_path

@@ -65,7 +65,8 @@ def _something_to_destroy(run: Run[Destroying]) -> bool:
         raise _doubt(run, f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {_CONDITIONS[state.condition]}")
     if state.interrupted and expected is Resources.POSSIBLE:
         raise _doubt(run, "OpenTofu was killed while it was making things, and may not have written down all of them")
-    return state.condition in ("whole", "remote")
+    # An empty state of what was once there is given to OpenTofu too: it is the one to say that nothing is left.
+    return state.condition == "remote" or bool(state.resources) or expected is not Resources.NONE
 
 
 _CONDITIONS = {"damaged": "damaged", "absent": "not there", "empty": "empty, as a kill or a power cut can leave it"}
@@ -82,5 +83,3 @@ def _doubt(run: Run[Destroying], problem: str, help_: str = "") -> StepFailed:
         or f"deployer provision {name} --from-start    # takes up what was begun; then destroy. "
         f"Or look at the provider yourself and, when nothing is there: deployer destroy {name} --abandon --yes",
     )
-
-

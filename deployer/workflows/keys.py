@@ -21,7 +21,7 @@ def private_key(spec: Spec, directory: Path, folder: EnvironmentFolder) -> Path:
 
 
 def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, str], interrupts: Interrupts) -> str:
-    """The public key of `key`; the environment's own pair is made where it is missing. Raises StepFailed, ToolMissing."""
+    """The public key of `key`; the environment's own pair is made where missing. Raises StepFailed, ToolMissing."""
     own = key == folder.private_key
     if own and not key.exists():
         private_directory(key.parent)

@@ -51,14 +51,16 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
 
 
 def steps_to_keep(finished: tuple[FinishedStep, ...]) -> tuple[FinishedStep, ...]:
-    """The finished steps a new run need not repeat: all, or none of the planning where the apply is still to do, because
-    an apply that was cut short makes the saved plan stale."""
+    """The finished steps a new run need not repeat: all, or none of the planning where the apply is still to do,
+    because an apply that was cut short makes the saved plan stale."""
     names = [step.name for step in finished]
-    return finished if "tofu_apply" in names else tuple(s for s in finished if s.name not in ("render_tofu", "tofu_plan"))
+    return (
+        finished if "tofu_apply" in names else tuple(s for s in finished if s.name not in ("render_tofu", "tofu_plan"))
+    )
 
 
 def render(session: Session, spec: Spec, directory: Path) -> None:
-    """Writes the environment's root module: the provider's files and the input variables (DESIGN, provider contract)."""
+    """Writes the environment's root module: the provider's files and the input variables (docs/providers.md)."""
     folder = session.folder
     private_directory(folder.tofu)
     source = bundled("tofu") / spec.provider.name if spec.provider.name else located(directory, str(spec.provider.path))
@@ -157,4 +159,3 @@ def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:
     created = [change.address for change in done if change.action == "create"]
     keys = [set(re.findall(r'\["([^"]+)"\]', address)) & set(hosts) for address in created]
     return set(hosts) if any(not named for named in keys) else {host for named in keys for host in named}
-

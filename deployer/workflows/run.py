@@ -79,9 +79,7 @@ class Run(Generic[P]):
     def begin(self) -> None:
         """Saves the first in-progress state. Raises StorageFailed, and nothing has changed then."""
         self._save(self.environment, self._before.state if self._before else "")
-        self.report(
-            RunStarted(command=self.command, pid=os.getpid(), log=str(self.session.log), steps=self._left())
-        )
+        self.report(RunStarted(command=self.command, pid=os.getpid(), log=str(self.session.log), steps=self._left()))
 
     def step(self, name: str, action: Callable[[], str | None]) -> None:
         """Does a step, unless an earlier run has finished it: saved before it starts and after it ends.
@@ -117,16 +115,23 @@ class Run(Generic[P]):
             raise self._failed(error, kind) from error
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise self._failed(DeployerError("the disk or the system refused", detail=reason), FailureKind.STORAGE) from error
+            raise self._failed(
+                DeployerError("the disk or the system refused", detail=reason), FailureKind.STORAGE
+            ) from error
         except Exception as error:
-            self._failed(DeployerError(f"a defect of deployer: {type(error).__name__}", detail=str(error)), FailureKind.INTERNAL)
+            self._failed(
+                DeployerError(f"a defect of deployer: {type(error).__name__}", detail=str(error)), FailureKind.INTERNAL
+            )
             raise
         self._finished("done")
         return final
 
     def _interrupted(self, error: Interrupted) -> Interrupted:
-        step = self.environment.progress.step or "between two steps"
-        error.message = f"environment {self.environment.name}: {self.command} was interrupted by {error.signum.name} at {step}"
+        step = self.environment.progress.step
+        where = f"at {step}" if step else "between two steps"
+        error.message = (
+            f"environment {self.environment.name}: {self.command} was interrupted by {error.signum.name} {where}"
+        )
         error.remains = f"Its state stays {self.environment.state}. {self._exists()}"
         error.help = f"deployer {self.command} {self.environment.name}    # goes on from there"
         self._finished("interrupted")
@@ -138,9 +143,7 @@ class Run(Generic[P]):
         where = str(self.session.log)
         cause = " ".join(printable(str(error)).split())[:1000]
         failure = Failure(step=step, kind=kind, cause=cause, at=utc_now(), log=where)
-        self.report(
-            StepFailedEvent(step=step, seconds=self._step_seconds(), failure=str(kind), cause=cause, log=where)
-        )
+        self.report(StepFailedEvent(step=step, seconds=self._step_seconds(), failure=str(kind), cause=cause, log=where))
         try:
             failed: Failed = self.environment.fail(failure)
             self._save_final(failed)
@@ -215,7 +218,7 @@ class Run(Generic[P]):
 
 
 def tell_transition(session: Session, name: str, before: str, after: str, step: str) -> None:
-    """Logs a transition or step boundary at info, and reports it. Called after the save, and only then: it is a fact."""
+    """Logs a transition or step boundary at info, and reports it. Called after the save only: it is a fact then."""
     run_id, pid = session.run_id, os.getpid()
     fields = {
         "environment": name, "from_state": before, "to_state": after, "step": step, "run_id": run_id, "pid": pid,
@@ -224,6 +227,4 @@ def tell_transition(session: Session, name: str, before: str, after: str, step: 
         "%s saved: environment=%s from_state=%s to_state=%s step=%s run_id=%s pid=%d",
         utc_now().isoformat(timespec="milliseconds"), name, before, after, step, run_id, pid, extra=fields,
     )  # fmt: skip
-    session.report(
-        Transition(environment=name, run_id=run_id, from_state=before, to_state=after, step=step, pid=pid)
-    )
+    session.report(Transition(environment=name, run_id=run_id, from_state=before, to_state=after, step=step, pid=pid))

@@ -1,0 +1,215 @@
+"""The half of the library that changes no environment: reading needs no lock, and no tool but where it says so."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.environment import AnyEnvironment
+from deployer.errors import InvalidInput, UnreadableState, WrongState
+from deployer.events import Report, ignore
+from deployer.storage.files import FileRepository, unreadable
+from deployer.storage.folder import EnvironmentFolder, find_home
+
+if TYPE_CHECKING:
+    from deployer.app.doctor import Check
+    from deployer.app.overview import Entry, Overview
+    from deployer.config.loading import LoadedSpec
+    from deployer.config.model import Spec
+    from deployer.process import Interrupts
+    from deployer.tofu.engine import Tofu
+    from deployer.workflows.run import Session
+
+
+class Reading:
+    """What `Deployer` can tell. Imports are made where they are used: `status` must not pay for the others."""
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        report: Report = ignore,
+        interrupts: Interrupts | None = None,
+        lock_timeout: float = 0.0,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._cwd = cwd or Path.cwd()
+        self._environ = dict(os.environ if environ is None else environ)
+        self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._environ)
+        self._report = report
+        self._given_interrupts = interrupts
+        self._lock_timeout = lock_timeout
+        self._repository = FileRepository(self.home)
+
+    def status(self, name: str) -> str:
+        """The state's name. Raises UnknownEnvironment, UnreadableState."""
+        return self._repository.load(name).state
+
+    def list(self) -> tuple[Entry, ...]:
+        """A line for each environment; one that cannot be read is there too, with its problem."""
+        from deployer.app.overview import Entry, entry
+
+        entries: list[Entry] = []
+        for name in self._repository.names():
+            try:
+                entries.append(entry(self._repository.load(name), self._repository.holder(name)))
+            except UnreadableState as error:
+                entries.append(Entry(name=name, state="", problem=error.detail))
+        return tuple(entries)
+
+    def show(self, name: str, *, refresh: bool = False) -> Overview:
+        """All there is to know; with `refresh` also how it compares with reality. Raises UnreadableState."""
+        from deployer.app import reality
+        from deployer.app.overview import Overview, entry, failure_of, hosts_of, in_flight, last_log, steps_of
+        from deployer.workflows.advice import next_commands, what_exists
+
+        environment, spec = self._load(name)
+        folder = self._repository.folder(name)
+        holder = self._repository.holder(name)
+        line = entry(environment, holder)
+        failure = failure_of(environment)
+        return Overview(
+            name=name,
+            state=environment.state,
+            interrupted=line.interrupted,
+            busy=holder.as_dict() if holder else None,
+            step=in_flight(environment),
+            failure=failure,
+            resources=line.resources,
+            exists=what_exists(environment, folder.tofu),
+            hosts=hosts_of(environment),
+            provider=spec.provider.title,
+            playbooks=spec.configure.playbooks,
+            created_at=environment.created_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            changed_at=line.changed_at,
+            steps=steps_of(environment),
+            log=str(failure["log"]) if failure else last_log(folder),
+            tofu_directory=str(folder.tofu),
+            next_commands=next_commands(environment) if holder is None else (f"deployer show {name}",),
+            reality=reality.compare(environment, self._tofu(folder, spec)) if refresh else (),
+        )
+
+    def inventory(self, name: str | None = None) -> dict[str, object]:
+        """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
+        from deployer.ansible import inventory_data
+        from deployer.workflows.configure import inventory_environment
+
+        names = (name,) if name else self._repository.names()
+        loaded = [(self._load(n), self._repository.folder(n)) for n in names]
+        return inventory_data([inventory_environment(e, s, folder) for (e, s), folder in loaded if e.hosts])
+
+    def logs(self, name: str) -> tuple[Path, ...]:
+        """The logs of an environment's runs, oldest first. Raises UnknownEnvironment."""
+        folder = self._repository.folder(name)
+        self._repository.load(name)
+        return tuple(sorted(folder.logs.glob("*.log")))
+
+    def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
+        """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
+        from deployer.remote import ssh_argv
+        from deployer.workflows.hosts import targets
+        from deployer.workflows.keys import private_key
+
+        environment, spec = self._load(name)
+        if not environment.hosts:
+            raise WrongState(
+                f"environment {name} has no hosts to log in to",
+                detail=f"its state is {environment.state}",
+                remains="Nothing was changed.",
+                help=f"deployer up {name}",
+            )
+        chosen = host or (next(iter(environment.hosts)) if len(environment.hosts) == 1 else "")
+        if chosen not in environment.hosts:
+            raise InvalidInput(
+                f"environment {name} has no host {host}" if host else f"environment {name} has several hosts",
+                detail=f"its hosts are {', '.join(environment.hosts)}",
+                remains="Nothing was changed.",
+                help=f"deployer ssh {name} {next(iter(environment.hosts))}",
+            )
+        folder = self._repository.folder(name)
+        key = private_key(spec, Path(environment.directory), folder)
+        (target,) = targets({chosen: environment.hosts[chosen]}, folder, key)
+        return ssh_argv(target, *command, interactive=not command)
+
+    def init(self, directory: Path) -> Path:
+        """Makes a home and a commented example in `directory`. Raises InvalidInput where the file is there already."""
+        from deployer.config.guide import EXAMPLE_NAME, example, schema
+        from deployer.storage.folder import HOME_NAME, private_directory, storage_failed
+
+        folder = (self._cwd / directory).absolute()
+        path = folder / EXAMPLE_NAME
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(example())
+        except FileExistsError:
+            raise InvalidInput(
+                f"{path} exists already",
+                detail="init writes a new file only",
+                remains="It was left as it is.",
+                help=f"deployer validate -f {path}",
+            ) from None
+        except OSError as error:
+            raise storage_failed("cannot write", path, error) from error
+        private_directory(folder / HOME_NAME)
+        (folder / HOME_NAME / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
+        return path
+
+    def validate(self, file: Path) -> Spec:
+        """Raises InvalidSpec, with one complaint for each thing wrong."""
+        return self._accept(file).spec
+
+    def doctor(self, *, install: bool = False) -> tuple[Check, ...]:
+        """Every tool and circumstance, each with what to type where it is missing."""
+        from deployer.app.doctor import examine
+
+        return examine(self.home, self._environ, self._interrupts(), self._report, install=install, cwd=self._cwd)
+
+    def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
+        from deployer.storage.folder import private_directory
+        from deployer.tofu.binary import cache_directory, find_engine
+        from deployer.tofu.engine import Limits, Tofu, tofu_environment
+
+        interrupts = session.interrupts if session else self._interrupts()
+        engine = find_engine(self._environ, interrupts=interrupts)
+        plugins = private_directory(cache_directory(self._environ) / "plugins")
+        limits = spec.timeouts
+        return Tofu(
+            engine.path,
+            folder.tofu,
+            env=tofu_environment(self._environ, plugins),
+            limits=Limits(init=limits.init, plan=limits.plan, apply=limits.apply, destroy=limits.destroy),
+            interrupts=interrupts,
+            report=session.report if session else ignore,
+            register=session.held if session else None,
+        )
+
+    def _load(self, name: str) -> tuple[AnyEnvironment, Spec]:
+        environment = self._repository.load(name)
+        return environment, self._spec(environment)
+
+    def _spec(self, environment: AnyEnvironment) -> Spec:
+        from pydantic import ValidationError
+
+        from deployer.config.model import Spec
+
+        try:
+            return Spec.model_validate_json(json.dumps(environment.spec))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in ("spec", *first["loc"]))
+            raise unreadable(self._repository.folder(environment.name), f"field {field}: {first['msg']}") from None
+
+    def _accept(self, file: Path) -> LoadedSpec:
+        from deployer.config.loading import load_spec
+
+        return load_spec(self._cwd / file)
+
+    def _interrupts(self) -> Interrupts:
+        from deployer.process import Interrupts
+
+        return self._given_interrupts or Interrupts()
