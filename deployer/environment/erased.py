@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
+from deployer.environment.facts import Value
 from deployer.environment.states import (
     Configured,
     ConfigureFailed,
@@ -39,7 +41,7 @@ STATES = tuple(_CLASSES)
 
 
 class NotAnEnvironment(ValueError):
-    """A text is no environment: `field` names the place (empty for the whole text), `problem` says what is wrong there."""
+    """A text is no environment: `field` names the place (empty: the whole text), `problem` says what is wrong there."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
@@ -69,7 +71,23 @@ def restore(text: bytes | str) -> AnyEnvironment:
         shown = "missing" if state is None else f"{str(state)[:60]!r} is no state that deployer knows"
         raise NotAnEnvironment("state", shown)
     try:
-        return _CLASSES[state].model_validate_json(text)  # type: ignore[return-value]
+        environment = _CLASSES[state].model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise NotAnEnvironment(".".join(str(part) for part in first["loc"]), first["msg"]) from None
+    for field in _left_out(environment):
+        raise NotAnEnvironment(field, "Field required")
+    return environment  # type: ignore[return-value]
+
+
+def _left_out(part: object, *where: str) -> Iterator[str]:
+    # `encode` writes every field. Defaults are for constructors: a file that lost its `resources` must not read `none`.
+    if isinstance(part, Value):
+        for name in type(part).model_fields:
+            if name in part.model_fields_set:
+                yield from _left_out(getattr(part, name), *where, name)
+            else:
+                yield ".".join((*where, name))
+    elif isinstance(part, (dict, tuple)):
+        for key, item in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _left_out(item, *where, str(key))

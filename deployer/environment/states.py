@@ -1,4 +1,4 @@
-"""One frozen class for each state; the legal transitions are methods of the class that has them, and exist nowhere else."""
+"""One frozen class for each state; the legal transitions are methods of the class that has them, and exist only there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deployer.environment.facts import (
 
 
 class Environment(Value):
-    """The facts every state has. `spec` is the accepted configuration as JSON, opaque here; `directory` is its folder."""
+    """What every state knows. `spec` is the accepted configuration as JSON, opaque here; `directory` is its folder."""
 
     name: EnvironmentName
     spec: dict[str, JsonValue]
@@ -32,17 +32,14 @@ class Environment(Value):
     resources: Resources = Resources.NONE
     hosts: dict[HostName, Host] = Field(default_factory=dict)
 
-    def _facts(self, at: datetime, **changes: Any) -> dict[str, Any]:
-        facts = {name: getattr(self, name) for name in Environment.model_fields}
-        return facts | {"changed_at": at} | changes
-
 
 E_co = TypeVar("E_co", bound=Environment)
 
 
 def _next(cls: type[E_co], before: Environment, at: datetime, **changes: Any) -> E_co:
     # The constructor validates every field; no transition goes around it.
-    return cls(**before._facts(at, **changes))
+    facts: dict[str, Any] = {name: getattr(before, name) for name in Environment.model_fields}
+    return cls(**(facts | {"changed_at": at} | changes))
 
 
 class _InProgress(Environment):
@@ -88,7 +85,7 @@ class _Provisionable(Environment):
         directory: str | None = None,
         done: tuple[FinishedStep, ...] = (),
     ) -> Provisioning:
-        """A run of provision begins, with a new specification where one is given; `done` are steps it need not repeat."""
+        """A run of provision begins, with a new specification if one is given; `done` are steps it need not repeat."""
         changes: dict[str, Any] = {"progress": Progress(command="provision", run_id=run_id, finished=done)}
         if spec is not None:
             changes["spec"] = spec
@@ -214,4 +211,3 @@ class DestroyFailed(_Ended, _Destroyable):
 def create(name: str, spec: dict[str, JsonValue], directory: str, at: datetime) -> Created:
     """The first state of a new environment."""
     return Created(name=name, spec=spec, directory=directory, created_at=at, changed_at=at)
-

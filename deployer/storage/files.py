@@ -44,11 +44,11 @@ class FileRepository:
     def names(self) -> tuple[str, ...]:
         try:
             found = [p.name for p in (self.home / "environments").iterdir() if _NAME.fullmatch(p.name)]
+            return tuple(sorted(n for n in found if self.folder(n).state.exists()))
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise storage_failed("cannot read", self.home / "environments", error) from error
-        return tuple(sorted(n for n in found if self.folder(n).state.exists()))
 
     def load(self, name: str) -> AnyEnvironment:
         folder = self.folder(name)
@@ -145,4 +145,3 @@ def unreadable(folder: EnvironmentFolder, problem: str) -> UnreadableState:
         remains=f"It was left as it is, and so was everything else. What exists is known to OpenTofu in {folder.tofu}.",
         help=f"cd {folder.tofu} && tofu state list    # what exists; `tofu destroy` there takes it away",
     )
-

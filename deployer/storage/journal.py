@@ -42,7 +42,9 @@ class Journal:
             if not self._refused:
                 self._refused = True
                 self._report(
-                    Notice(message=f"cannot write {path}: {error.strerror}; the run goes on without it", level="warning")
+                    Notice(
+                        message=f"cannot write {path}: {error.strerror}; the run goes on without it", level="warning"
+                    )
                 )
 
 

@@ -20,27 +20,38 @@ from deployer.storage.record import Child, Record, own_record, read_record, writ
 class Lock:
     """The held lock. Children of the holder are put on record here before they begin (deployer.process.Register)."""
 
-    def __init__(self, descriptor: int, record: Record) -> None:
+    def __init__(self, path: Path, descriptor: int, record: Record) -> None:
+        self._path = path
         self._descriptor = descriptor
         self._record = record
         write_record(descriptor, record)
 
     def at_step(self, step: str) -> None:
-        self._put(self._record.at_step(step))
+        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
+        self._record = self._record.at_step(step)
+        with contextlib.suppress(OSError):
+            write_record(self._descriptor, self._record)
 
     def child_started(self, child: ProcessIdentity, doing: str) -> None:
-        self._put(self._record.with_child(child, doing))
+        """Raises StorageFailed; the child must not begin then."""
+        record = self._record.with_child(child, doing)
+        try:
+            write_record(self._descriptor, record)
+        except OSError as error:
+            raise storage_failed("cannot write", self._path, error) from error
+        self._record = record
 
     def child_ended(self, child: ProcessIdentity) -> None:
-        self._put(self._record.without_child(child))
+        """Never raises: what the child achieved must not be lost for a record, and a dead child in it blocks nobody."""
+        self._record = self._record.without_child(child)
+        with contextlib.suppress(OSError):
+            write_record(self._descriptor, self._record)
 
     def clear(self) -> None:
-        with contextlib.suppress(OSError):
-            write_record(self._descriptor, None)
-
-    def _put(self, record: Record) -> None:
-        self._record = record
-        write_record(self._descriptor, record)
+        # A child that outlives the command (its end was not awaited) must be found by the next one.
+        if not self._record.living_children:
+            with contextlib.suppress(OSError):
+                write_record(self._descriptor, None)
 
 
 @contextmanager
@@ -52,9 +63,7 @@ def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Int
     """
     end = time.monotonic() + timeout
     descriptor: list[int] = []
-    lock = FileLock(
-        str(path), mode=0o600, thread_local=False, fallback_to_soft=False, on_acquired=descriptor.append
-    )
+    lock = FileLock(str(path), mode=0o600, thread_local=False, fallback_to_soft=False, on_acquired=descriptor.append)
     while True:
         try:
             lock.acquire(
@@ -79,7 +88,7 @@ def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Int
         interrupts.sleep(0.2, f"waiting for process {orphans[0].pid} ({orphans[0].doing})")
     try:
         try:
-            held = Lock(descriptor[-1], own_record(command))
+            held = Lock(path, descriptor[-1], own_record(command))
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         try:

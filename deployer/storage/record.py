@@ -43,17 +43,16 @@ class Record:
     children: tuple[Child, ...] = ()
 
     @property
-    def is_local(self) -> bool:
-        return self.host == socket.gethostname()
-
-    @property
     def alive(self) -> bool | None:
         """Whether the holder still runs; None where that cannot be known from this computer."""
-        return is_alive(ProcessIdentity(self.pid, self.started)) if self.is_local else None
+        if is_alive(ProcessIdentity(self.pid, self.started)):
+            return True
+        return False if self.host == socket.gethostname() else None
 
     @property
     def living_children(self) -> tuple[Child, ...]:
-        return tuple(c for c in self.children if is_alive(c.identity)) if self.is_local else ()
+        """The children that run on this computer. Its name is not asked: laptops change theirs with the network."""
+        return tuple(c for c in self.children if is_alive(c.identity))
 
     def at_step(self, step: str) -> Record:
         return replace(self, step=step)
@@ -90,7 +89,7 @@ def read_record(path: Path) -> Record | None:
     """The record in a lock file; None where there is none, or none that can be trusted."""
     try:
         with path.open("rb") as file:
-            line = file.read(64 * _PAGE).strip()
+            line = file.readline(64 * _PAGE).strip()  # behind it there may be the end of a longer, older record
         checksum, _, text = line.partition(b" ")
         if not text or int(checksum, 16) != zlib.crc32(text):
             return None

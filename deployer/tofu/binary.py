@@ -46,10 +46,10 @@ def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine
             help="deployer doctor --install",
         )
     version = ""
-    for path in found:  # an old one on PATH does not hide a good one in the cache
-        version = engine_version(path, interrupts=interrupts)
+    for binary in found:  # an old one on PATH does not hide a good one in the cache
+        version = engine_version(binary, interrupts=interrupts)
         if _parts(version) >= OLDEST:
-            return Engine(path.absolute(), version)
+            return Engine(binary.absolute(), version)
     raise ToolMissing(
         f"{found[-1]} is version {version}, which is too old",
         detail="deployer needs OpenTofu 1.6 or newer",

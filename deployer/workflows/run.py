@@ -107,12 +107,14 @@ class Run(Generic[P]):
             final = succeed(self.environment)
             self._save_final(final)
         except Interrupted as error:
-            raise self._interrupted(error) from error
+            self._explain_interrupt(error)
+            raise
         except StorageFailed as error:
             raise self._unsaved(error) from error
         except DeployerError as error:
             kind = error.kind if isinstance(error, StepFailed) else FailureKind.TOOL
-            raise self._failed(error, kind) from error
+            told = self._failed(error, kind)
+            raise told from None if told is error else error
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise self._failed(
@@ -126,7 +128,7 @@ class Run(Generic[P]):
         self._finished("done")
         return final
 
-    def _interrupted(self, error: Interrupted) -> Interrupted:
+    def _explain_interrupt(self, error: Interrupted) -> None:
         step = self.environment.progress.step
         where = f"at {step}" if step else "between two steps"
         error.message = (
@@ -136,7 +138,6 @@ class Run(Generic[P]):
         error.help = f"deployer {self.command} {self.environment.name}    # goes on from there"
         self._finished("interrupted")
         write_recovery(self.session.folder, self.environment, error.message, str(self.session.log))
-        return error
 
     def _failed(self, error: DeployerError, kind: FailureKind) -> DeployerError:
         step = self.environment.progress.step or self._left()[0]
