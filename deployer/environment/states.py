@@ -1,4 +1,4 @@
-"""One frozen class for each state; the legal transitions are methods of the class that has them, and exist only there."""
+"""One frozen class for each state; the legal transitions are methods of the class that has them, and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import AwareDatetime, Field, JsonValue
 
 from deployer.environment.facts import (
-    Failure,
     EnvironmentName,
+    Failure,
     FinishedStep,
     Host,
     HostName,
@@ -39,7 +39,8 @@ E_co = TypeVar("E_co", bound=Environment)
 def _next(cls: type[E_co], before: Environment, at: datetime, **changes: Any) -> E_co:
     # The constructor validates every field; no transition goes around it.
     facts: dict[str, Any] = {name: getattr(before, name) for name in Environment.model_fields}
-    return cls(**(facts | {"changed_at": at} | changes))
+    facts |= {"changed_at": at, **changes}
+    return cls(**facts)
 
 
 class _InProgress(Environment):
