@@ -35,7 +35,7 @@ class FileRepository:
         if not _NAME.fullmatch(name):
             raise InvalidInput(
                 f"{name[:60]!r} is not a name of an environment",
-                detail="a name has a-z, 0-9 and hyphens, begins and ends with a letter or digit, and at most 40 characters",
+                detail="a name has a-z, 0-9 and hyphens, at most 40, and begins and ends with a letter or a digit",
                 remains="Nothing was changed.",
                 help="deployer list",
             )

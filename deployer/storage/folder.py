@@ -1,4 +1,4 @@
-"""Where things of an environment lie on disk, and where the home is. Paths only; reads and writes nothing but folders."""
+"""Where things of an environment lie on disk, and where the home is. Paths only: makes folders, reads no file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EnvironmentFolder:
 
 
 def find_home(cwd: Path, environ: Mapping[str, str]) -> Path:
-    """DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in `cwd` (which may not exist)."""
+    """DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in `cwd` (perhaps not there)."""
     if named := environ.get("DEPLOYER_HOME"):
         return (cwd / named).absolute()
     for folder in (cwd, *cwd.parents):

@@ -12,7 +12,7 @@ from deployer.storage.folder import EnvironmentFolder, private_directory
 
 
 class Journal:
-    """Appends events to an environment's files. A disk that refuses does not stop the run: it is told once to `report`."""
+    """Appends events to an environment's files. A disk that refuses does not stop the run: `report` is told once."""
 
     def __init__(self, folder: EnvironmentFolder, run_id: str, report: Report) -> None:
         self._events = folder.events

@@ -141,8 +141,9 @@ def _locked_by_orphan(name: str, left: Record, child: Child) -> Locked:
     return Locked(
         f"environment {name} is still being worked on",
         holder={**left.as_dict(), "orphan": {"pid": child.pid, "doing": child.doing, "since": child.since}},
-        detail=f"process {child.pid} ({child.doing}, since {child.since}) goes on although the `deployer {left.command}` "
-        f"that started it (process {left.pid}) is gone",
+        detail=f"process {child.pid} ({child.doing}, since {child.since}) goes on although the "
+        f"`deployer {left.command}` that started it (process {left.pid}) is gone",
         remains="Nothing was changed by this command; when that process ends, the environment is free by itself.",
-        help=f"wait with --lock-timeout 600, look with: ps -fp {child.pid}, or end it in good order with: kill -INT {child.pid}",
+        help=f"wait with --lock-timeout 600, look with: ps -fp {child.pid}, "
+        f"or end it in good order with: kill -INT {child.pid}",
     )
