@@ -40,7 +40,7 @@ class FailureKind(StrEnum):
 
 
 class DeployerError(Exception):
-    """What happened to which object (`message`), why (`detail`), what remains true (`remains`), what to type (`help`)."""
+    """What happened to what (`message`), why (`detail`), what remains true (`remains`), what to type (`help`)."""
 
     code: ClassVar[str] = "error"
     exit_code: int = 1

@@ -14,7 +14,7 @@ def utc_now() -> datetime:
 
 
 def printable(text: str) -> str:
-    """`text` without control characters but newline and tab, so that a child's words cannot paint or command a terminal."""
+    """`text` without control characters but newline and tab: a child's words cannot paint or command a terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
 
 
@@ -97,9 +97,9 @@ class StepFailedEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceProgress(Event):
-    """OpenTofu works on a resource. `action` is create, update, delete, read; `status` start, progress, says, done, failed.
+    """OpenTofu works on a resource: `action` is create, update, delete, read.
 
-    `message` is what a provisioner of the resource said (status says).
+    `status` is start, progress, says, done, failed; `message` is what a provisioner of the resource said (says).
     """
 
     kind = "resource"
@@ -112,7 +112,7 @@ class ResourceProgress(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskProgress(Event):
-    """Ansible works on a task. `status` is start, ok, changed, skipped, failed, unreachable; `host` is empty for start."""
+    """Ansible works on a task. `status` is start (without `host`), ok, changed, skipped, failed, unreachable."""
 
     kind = "task"
     playbook: str
@@ -124,7 +124,7 @@ class TaskProgress(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class HostProgress(Event):
-    """A host on its way to readiness. `rung` is connect, banner, authenticate, cloud_init; `answer` the last one got."""
+    """A host on its way to readiness. `rung` is connect, banner, authenticate, cloud_init; `answer` the last one."""
 
     kind = "host"
     host: str

@@ -113,7 +113,7 @@ def run(
             register.child_started(identity, request.doing)
             _open_gate(child)
         pause = _SHORTEST_PAUSE
-        while child.poll() is None:
+        while (returncode := child.poll()) is None:
             stopping.look()
             pause = _SHORTEST_PAUSE if reading.once() else min(pause * 2, _LONGEST_PAUSE)
             time.sleep(pause)
@@ -131,7 +131,7 @@ def run(
     if reading.failure is not None:
         raise reading.failure
     return Outcome(
-        returncode=child.returncode,
+        returncode=returncode,
         seconds=time.monotonic() - started,
         tail=tuple(reading.tail),
         timed_out=stopping.timed_out,
@@ -271,7 +271,10 @@ class _Reading:
             file.close()
 
     def _more(self, stream: Stream) -> bool:
-        data = os.pread(self._files[stream].fileno(), _CHUNK, self._read[stream])
+        descriptor = self._files[stream].fileno()
+        if os.fstat(descriptor).st_size < self._read[stream]:
+            self._read[stream] = 0  # a shell's `echo ... > /dev/stderr` empties the file first
+        data = os.pread(descriptor, _CHUNK, self._read[stream])
         self._read[stream] += len(data)
         whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
         if len(rest) > _LONGEST_LINE:
