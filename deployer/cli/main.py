@@ -16,7 +16,7 @@ from deployer.cli.options import Chosen, Group
 
 _FILES, _RUNS, _LOOKS = "deployer.cli.files", "deployer.cli.runs", "deployer.cli.looks"
 
-_TABLE = {
+COMMANDS = {
     "init": _FILES,
     "validate": _FILES,
     "schema": _FILES,
@@ -52,7 +52,7 @@ Exit codes:
 """
 
 
-@click.group(cls=Group, table=_TABLE, epilog=_EPILOG, context_settings={"max_content_width": 100})
+@click.group(cls=Group, table=COMMANDS, epilog=_EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, message="deployer %(version)s")
 def program() -> None:
     """Environments of machines, from a short YAML file to configured hosts and back to nothing."""
@@ -61,9 +61,7 @@ def program() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's, if not given) and returns its exit code. Prints all there is to print."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name we cannot spell in this locale is no failure
+    _prepare_streams()
     chosen = Chosen()
     try:
         # Without `standalone_mode` click neither prints errors nor exits; `--help` and the like give their exit code.
@@ -72,10 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
-    except BrokenPipeError:
-        return _reader_has_gone()
+    except SystemExit as end:  # click's own answer to a broken pipe
+        return _reader_has_gone() if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
         return _tell(error, chosen, arguments)
+
+
+def _prepare_streams() -> None:
+    """A stream that was closed (`>&-`) becomes the void, lest a state file opened later takes its number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - these live as long as we do
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name we cannot spell in this locale is no failure
 
 
 def _tell(raised: BaseException, chosen: Chosen, arguments: Sequence[str]) -> int:
