@@ -16,6 +16,7 @@ _STATUS = {
     "apply_complete": "done",
     "apply_errored": "failed",
 }
+_FOR_EVER = 1e9  # seconds; no number beyond it is a duration
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,23 @@ class Decoder:
         return (output, *self._events(data))
 
     def _events(self, data: dict[str, Any]) -> tuple[Event, ...]:
-        kind = data.get("type")
+        kind = str(data.get("type"))
         hook = _table(data, "hook")
         change = _table(data, "change")
         address = printable(str((_table(hook, "resource") or _table(change, "resource")).get("addr", "")))
         if kind == "version":
             _check_ui(str(data.get("ui", "")))
         elif kind == "planned_change" and change.get("action") != "noop":
-            self.planned.append(Change(address, str(change.get("action"))))
+            self.planned.append(Change(address, printable(str(change.get("action")))))
         elif kind == "resource_drift":
-            self.drift.append(Change(address, str(change.get("action"))))
+            self.drift.append(Change(address, printable(str(change.get("action")))))
         elif kind in _STATUS:
-            action = str(hook.get("action", ""))
+            action = printable(str(hook.get("action", "")))
             if kind == "apply_complete":
                 self.applied.append(Change(address, action))
-            seconds = hook.get("elapsed_seconds", 0)
-            return (ResourceProgress(address=address, action=action, status=_STATUS[kind], seconds=float(seconds)),)
+            seconds = hook.get("elapsed_seconds")
+            known = float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < _FOR_EVER else 0.0
+            return (ResourceProgress(address=address, action=action, status=_STATUS[kind], seconds=known),)
         elif kind == "provision_start":
             self._announced.add(address)
         elif kind == "provision_progress":
@@ -140,13 +142,13 @@ def diagnosed(
 
 def decode_diagnostic(data: dict[str, Any]) -> Diagnostic:
     place = _table(data, "range")
-    line = _table(place, "start").get("line")
+    where = [str(part) for part in (place.get("filename"), _table(place, "start").get("line")) if part]
     return Diagnostic(
         severity=str(data.get("severity", "error")),
         summary=printable(str(data.get("summary", ""))),
         detail=printable(str(data.get("detail", ""))),
         address=printable(str(data.get("address", ""))),
-        place=printable(f"{place['filename']}:{line}") if place.get("filename") else "",
+        place=printable(":".join(where)) if place.get("filename") else "",
     )
 
 
