@@ -46,8 +46,13 @@ def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine
             help="deployer doctor --install",
         )
     version = ""
-    for binary in found:  # an old one on PATH does not hide a good one in the cache
-        version = engine_version(binary, interrupts=interrupts)
+    for binary in found:  # an old or broken one on PATH does not hide a good one in the cache
+        try:
+            version = engine_version(binary, interrupts=interrupts)
+        except ToolMissing:
+            if binary == found[-1]:
+                raise
+            continue
         if _parts(version) >= OLDEST:
             return Engine(binary.absolute(), version)
     raise ToolMissing(

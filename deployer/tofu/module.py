@@ -35,6 +35,7 @@ def copy_module(source: Path, folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = _manifest(folder)
     shutil.copytree(source, folder, ignore=_NEVER_COPIED, dirs_exist_ok=True)
+    folder.chmod(0o700)  # copytree gives it the source's mode, and secrets will lie in it
     now = {
         str(p.relative_to(source))
         for p in source.rglob("*")
@@ -60,6 +61,7 @@ def write_variables(folder: Path, required: Mapping[str, Any], optional: Mapping
 
 def _manifest(folder: Path) -> set[str]:
     try:
-        return {str(name) for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))} - {VARIABLES}
+        names = {str(name) for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))} - {VARIABLES}
+        return {name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts}
     except (OSError, ValueError, TypeError):
         return set()

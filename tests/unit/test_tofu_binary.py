@@ -1,0 +1,101 @@
+"""Which OpenTofu is found, and which are refused: small programs that only say a version stand for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deployer.errors import ToolMissing
+from deployer.process import Interrupts
+from deployer.tofu.binary import Engine, cache_directory, find_engine
+
+
+def program(path: Path, says: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n[ \"$*\" = 'version -json' ] || exit 9\ncat <<'END'\n{says}\nEND\n")
+    path.chmod(0o755)
+    return path
+
+
+def version(number: str) -> str:
+    return f'{{"terraform_version": "{number}", "platform": "linux_amd64"}}'
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"PATH": f"{tmp_path / 'path'}:/usr/bin:/bin", "DEPLOYER_CACHE": str(tmp_path / "cache")}
+
+
+def find(environ: dict[str, str]) -> Engine:
+    return find_engine(environ, interrupts=Interrupts())
+
+
+@pytest.mark.parametrize("number", ["1.6.0", "1.6.2", "1.10.0-beta1", "1.11.4", "2.0.0"])
+def test_on_path(tmp_path: Path, environ: dict[str, str], number: str) -> None:
+    tofu = program(tmp_path / "path" / "tofu", version(number))
+    assert find(environ) == Engine(tofu, number)
+
+
+def test_terraform_is_never_taken_silently(tmp_path: Path, environ: dict[str, str]) -> None:
+    terraform = program(tmp_path / "path" / "terraform", version("1.11.4"))
+    with pytest.raises(ToolMissing, match="OpenTofu is not installed") as caught:
+        find(environ)
+    assert caught.value.exit_code == 6
+    assert caught.value.help == "deployer doctor --install"
+    assert find({**environ, "DEPLOYER_TOFU": "terraform"}).path == terraform
+    assert find({**environ, "DEPLOYER_TOFU": str(terraform)}).path == terraform
+
+
+@pytest.mark.parametrize("number", ["1.5.7", "0.15.0", "1", "", "x"])
+def test_too_old(tmp_path: Path, environ: dict[str, str], number: str) -> None:
+    tofu = program(tmp_path / "path" / "tofu", version(number))
+    with pytest.raises(ToolMissing, match="too old") as caught:
+        find(environ)
+    assert str(tofu) in caught.value.message
+    assert "1.6 or newer" in caught.value.detail
+    assert caught.value.exit_code == 6
+
+
+def test_an_old_one_on_path_does_not_hide_a_good_one_in_the_cache(tmp_path: Path, environ: dict[str, str]) -> None:
+    program(tmp_path / "path" / "tofu", version("1.5.7"))
+    cached = program(tmp_path / "cache" / "bin" / "tofu", version("1.6.2"))
+    assert find(environ).path == cached
+
+
+def test_nor_does_a_broken_one(tmp_path: Path, environ: dict[str, str]) -> None:
+    program(tmp_path / "path" / "tofu", "not a version")
+    cached = program(tmp_path / "cache" / "bin" / "tofu", version("1.6.2"))
+    assert find(environ).path == cached
+
+
+def test_a_named_one_has_no_second_choice(tmp_path: Path, environ: dict[str, str]) -> None:
+    program(tmp_path / "path" / "tofu", version("1.6.2"))
+    with pytest.raises(ToolMissing, match=r"nowhere \(named by DEPLOYER_TOFU\) was not found"):
+        find({**environ, "DEPLOYER_TOFU": "nowhere"})
+    old = program(tmp_path / "old", version("1.5.0"))
+    with pytest.raises(ToolMissing, match="too old"):
+        find({**environ, "DEPLOYER_TOFU": str(old)})
+
+
+@pytest.mark.parametrize("says", ["OpenTofu v1.6.2", "{}", "[]", '{"terraform_version": null}', ""])
+def test_what_says_no_version(tmp_path: Path, environ: dict[str, str], says: str) -> None:
+    program(tmp_path / "path" / "tofu", says)
+    with pytest.raises(ToolMissing) as caught:
+        find(environ)
+    assert caught.value.exit_code == 6
+
+
+def test_what_does_not_start(tmp_path: Path, environ: dict[str, str]) -> None:
+    program(tmp_path / "path" / "tofu", "").write_bytes(b"\x7fELF no program at all")
+    with pytest.raises(ToolMissing) as caught:
+        find(environ)
+    assert caught.value.exit_code == 6
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_directory({}) == Path("/home/me/.cache/deployer")
+    assert cache_directory({"XDG_CACHE_HOME": "/xdg"}) == Path("/xdg/deployer")
+    monkeypatch.chdir(tmp_path)
+    assert cache_directory({"XDG_CACHE_HOME": "/xdg", "DEPLOYER_CACHE": "mine"}) == tmp_path / "mine"

@@ -1,0 +1,109 @@
+"""An environment's root module: a provider's files, kept apart from what lies beside them, and the input variables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deployer.errors import StepFailed
+from deployer.tofu.module import copy_module, write_variables
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    source = tmp_path / "infra"
+    (source / "modules" / "net").mkdir(parents=True)
+    (source / "main.tf").write_text('variable "ssh_user" {}\nvariable hosts { type = any }\n')
+    (source / "modules" / "net" / "main.tf").write_text("")
+    (source / "start.sh").write_text("#!/bin/sh\n")
+    (source / "start.sh").chmod(0o755)
+    return source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "environment" / "tofu"
+
+
+def names(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+MODULE = {"main.tf", "modules/net/main.tf", "start.sh", ".deployer-module.json"}
+
+
+def test_a_module_is_copied_with_its_folders_and_modes(source: Path, folder: Path) -> None:
+    copy_module(source, folder)
+    assert names(folder) == MODULE
+    assert (folder / "start.sh").stat().st_mode & 0o100
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_belongs_to_another_run_is_never_brought(source: Path, folder: Path) -> None:
+    for stranger in (
+        "terraform.tfstate",
+        "terraform.tfstate.backup",
+        "terraform.tfstate.1700000000.backup",
+        ".terraform.tfstate.lock.info",
+    ):
+        (source / stranger).write_text("{}")
+    (source / ".terraform" / "providers").mkdir(parents=True)
+    (source / ".terraform" / "providers" / "x").write_text("")
+    (source / "__pycache__").mkdir()
+    (source / "__pycache__" / "x.pyc").write_text("")
+    copy_module(source, folder)
+    assert names(folder) == MODULE
+
+
+def test_copying_again_follows_the_source_and_leaves_the_rest_alone(source: Path, folder: Path) -> None:
+    copy_module(source, folder)
+    kept = {"terraform.tfstate": "{}", "terraform.tfvars.json": "{}", "web/disk.qcow2": "disk", "mine.txt": "mine"}
+    for name, text in kept.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    (source / "start.sh").unlink()
+    (source / "new.tf").write_text("")
+    (source / "main.tf").write_text("# changed\n")
+    copy_module(source, folder)
+    assert names(folder) == MODULE - {"start.sh"} | {"new.tf"} | set(kept)
+    assert (folder / "main.tf").read_text() == "# changed\n"
+    assert {name: (folder / name).read_text() for name in kept} == kept
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "7", '["../../precious"]'])
+def test_a_manifest_that_was_tampered_with_removes_nothing_outside(source: Path, folder: Path, manifest: str) -> None:
+    copy_module(source, folder)
+    precious = folder.parent.parent / "precious"
+    precious.write_text("")
+    (folder / ".deployer-module.json").write_text(manifest)
+    copy_module(source, folder)
+    assert precious.exists()
+
+
+def test_a_module_with_our_variables_file_is_refused(source: Path, folder: Path) -> None:
+    (source / "terraform.tfvars.json").write_text("{}")
+    with pytest.raises(StepFailed, match=r"has a terraform\.tfvars\.json") as caught:
+        copy_module(source, folder)
+    assert caught.value.kind == "input"
+    assert not folder.exists()
+
+
+def test_variables_are_written_private_and_only_where_asked_for(source: Path, folder: Path) -> None:
+    copy_module(source, folder)
+    write_variables(folder, {"environment": "demo", "token": "secret"}, {"ssh_user": "me", "unheard_of": 1})
+    path = folder / "terraform.tfvars.json"
+    assert json.loads(path.read_text()) == {"environment": "demo", "token": "secret", "ssh_user": "me"}
+    assert path.stat().st_mode & 0o777 == 0o600
+    write_variables(folder, {"environment": "demo"}, {})
+    assert json.loads(path.read_text()) == {"environment": "demo"}
+    assert names(folder) == MODULE | {"terraform.tfvars.json"}
+
+
+def test_a_module_that_is_no_text_is_survived(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "main.tf").write_bytes(b'\xff\xfe\nvariable "ssh_user" {}\n')
+    (folder / "odd.tf").mkdir()
+    write_variables(folder, {}, {"ssh_user": "me"})
+    assert json.loads((folder / "terraform.tfvars.json").read_text()) == {"ssh_user": "me"}

@@ -1,0 +1,134 @@
+"""What the state file tells without running OpenTofu, in every condition a crash or a user can leave it in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployer.tofu.state import LocalState, locked_by, look
+
+NOTE = ".terraform.tfstate.lock.info"
+STATE = {
+    "version": 4,
+    "resources": [
+        {"mode": "managed", "type": "terraform_data", "name": "one", "instances": [{"attributes": {"id": "1"}}]},
+        {
+            "mode": "managed",
+            "type": "terraform_data",
+            "name": "many",
+            "instances": [{"index_key": "web"}, {"index_key": 0}],
+        },
+        {"mode": "data", "type": "external", "name": "asked", "instances": [{}]},
+        {"mode": "managed", "type": "terraform_data", "name": "none", "instances": []},
+    ],
+}
+
+
+def with_state(folder: Path, content: bytes | str) -> LocalState:
+    (folder / "terraform.tfstate").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return look(folder)
+
+
+def test_absent(tmp_path: Path) -> None:
+    assert look(tmp_path) == LocalState("absent", (), interrupted=False, errored=None)
+    assert look(tmp_path / "nowhere").condition == "absent"
+
+
+def test_whole(tmp_path: Path) -> None:
+    state = with_state(tmp_path, json.dumps(STATE))
+    assert state.condition == "whole"
+    assert state.resources == ("terraform_data.one", 'terraform_data.many["web"]', "terraform_data.many[0]")
+    assert with_state(tmp_path, '{"resources": []}') == LocalState("whole", (), interrupted=False, errored=None)
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n"])
+def test_empty(tmp_path: Path, content: bytes) -> None:
+    assert with_state(tmp_path, content).condition == "empty"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(STATE)[:-20],
+        "[]",
+        "null",
+        "{}",
+        '{"resources": null}',
+        '{"resources": [1]}',
+        '{"resources": [{"mode": "managed", "instances": [{}]}]}',
+        '{"resources": [{"mode": "managed", "type": "t", "name": "n", "instances": [1]}]}',
+        b"\x00\xff\xfe",
+        "[" * 100_000,
+    ],
+    ids=lambda content: repr(content)[:20],
+)
+def test_damaged(tmp_path: Path, content: bytes | str) -> None:
+    state = with_state(tmp_path, content)
+    assert state.condition == "damaged"
+    assert state.resources == ()
+
+
+def test_remote(tmp_path: Path) -> None:
+    (tmp_path / ".terraform").mkdir()
+    noted = tmp_path / ".terraform" / "terraform.tfstate"
+    noted.write_text('{"backend": {"type": "s3", "config": {}}}')
+    assert look(tmp_path).condition == "remote"
+    for nothing in ("", "{}", "[]", '{"backend": null}', '{"backend": {"type": ""}}', '{"backend": []}'):
+        noted.write_text(nothing)
+        assert look(tmp_path).condition == "absent", nothing
+
+
+def test_a_note_that_a_killed_opentofu_left(tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text("{}")
+    assert look(tmp_path).interrupted
+    assert with_state(tmp_path, json.dumps(STATE)).interrupted
+    assert locked_by(tmp_path) == ""
+
+
+def test_a_state_that_could_not_be_saved(tmp_path: Path) -> None:
+    (tmp_path / "errored.tfstate").write_text("{}")
+    assert look(tmp_path).errored == tmp_path / "errored.tfstate"
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "r+b")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("note", "words"),
+    [
+        (
+            '{"Who": "me@laptop\\u001b[2J", "Operation": "OperationTypeApply", "Created": "2026-01-02T03:04:05.678Z"}',
+            "me@laptop[2J (OperationTypeApply, since 2026-01-02T03:04:05Z)",
+        ),
+        (None, "which left no readable note"),
+        ("{", "which left no readable note"),
+        ("[]", "which left no readable note"),
+        ('{"Who": "me", "Operation": "x", "Created": 1}', "which left no readable note"),
+    ],
+)
+def test_who_holds_the_lock_is_known_without_taking_it(tmp_path: Path, note: str | None, words: str) -> None:
+    state = tmp_path / "terraform.tfstate"
+    state.write_text(json.dumps(STATE))
+    if note is not None:
+        (tmp_path / NOTE).write_text(note)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert locked_by(tmp_path) == f"process {holder.pid}, {words}"
+        assert not look(tmp_path).interrupted, "it is at work"
+        assert holder.stdin is not None
+        holder.stdin.close()
+    assert locked_by(tmp_path) == ""
