@@ -130,6 +130,7 @@ class _Provision:
 
     def wait_ssh(self) -> None:
         session = self._run.session
+        private_directory(self._folder.known_hosts.parent)  # with a key of the user's own nothing else makes it
         wait_ssh(
             targets(self._run.environment.hosts, self._folder, self._key),
             limit=self._spec.timeouts.ssh,
