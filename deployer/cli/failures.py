@@ -13,16 +13,14 @@ import click
 
 from deployer.cli.options import Options
 from deployer.cli.text import BOLD, RED, indented, paint
-from deployer.errors import Declined, DeployerError, Interrupted, InvalidInput, StepFailed, StorageFailed
+from deployer.errors import DeployerError, Interrupted, InvalidInput, StepFailed, StorageFailed
 
 
-def as_error(error: BaseException, options: Options) -> DeployerError:  # noqa: PLR0911 - a table of cases
+def as_error(error: BaseException, options: Options) -> DeployerError:
     """What was raised, as one of our errors: usage errors of the command line are ours, and so are defects."""
     match error:
         case DeployerError():
             return error
-        case click.Abort():
-            return Declined("the question was not answered", detail="its input ended", help="add --yes to answer yes")
         case click.UsageError():
             path = error.ctx.command_path if error.ctx is not None else "deployer"
             return InvalidInput(

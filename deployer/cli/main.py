@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import select
 import sys
 from collections.abc import Sequence
 
 import click
-from click.exceptions import NoArgsIsHelpError
+from click.exceptions import Exit, NoArgsIsHelpError
 
 from deployer import __version__
 from deployer.cli.options import Chosen, Group
@@ -52,6 +53,9 @@ Exit codes:
 """
 
 
+_COMPLETE = "_DEPLOYER_COMPLETE"
+
+
 @click.group(cls=Group, table=COMMANDS, epilog=_EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, message="deployer %(version)s")
 def program() -> None:
@@ -64,15 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     chosen = Chosen()
     try:
-        # Without `standalone_mode` click neither prints errors nor exits; `--help` and the like give their exit code.
-        code = program.main(arguments, prog_name="deployer", obj=chosen, standalone_mode=False)
+        if instruction := os.environ.get(_COMPLETE):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(program, {"obj": chosen}, "deployer", _COMPLETE, instruction)
+        # Not click's own `main`: it has answers of its own to Ctrl+C and to a broken pipe.
+        with program.make_context("deployer", arguments, obj=chosen) as context:
+            code = program.invoke(context)
         return code if isinstance(code, int) else 0
+    except Exit as end:  # `--help`, `--version`
+        return end.exit_code
     except NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
-    except SystemExit as end:  # click's own answer to a broken pipe
-        return _reader_has_gone() if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return 0
         return _tell(error, chosen, arguments)
 
 
@@ -109,10 +120,17 @@ def _tell(raised: BaseException, chosen: Chosen, arguments: Sequence[str]) -> in
     return error.exit_code
 
 
-def _reader_has_gone() -> int:
-    """`deployer list | head -1`: who read our result has had enough. What was to be done is done."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
-    return 0
+def _reader_has_gone() -> bool:
+    """`deployer list | head -1`: whether who read our result has had enough. What was to be done is done then.
+
+    Asked of the system: a pipe of our own to a child may break too, and that is a failure.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    gone = any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
+    return gone
 
 
 if __name__ == "__main__":

@@ -66,7 +66,6 @@ def test_json_has_the_facts_of_the_error() -> None:
     [
         (click.UsageError("No such option: --x"), 2, "no such option: --x"),
         (click.FileError("x.yml", "denied"), 2, "could not open file 'x.yml': denied"),
-        (click.Abort(), 2, "the question was not answered"),
         (KeyboardInterrupt(), 130, "interrupted by SIGINT"),
         (OSError(28, "No space left on device"), 1, "the result could not be written"),
     ],
