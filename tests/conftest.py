@@ -1,13 +1,31 @@
-"""What all tests share: the checkout's paths. Anything more belongs beside the tests that use it."""
+"""What all tests share: the checkout's paths, and the OpenTofu they use. Anything more belongs beside its tests."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+from deployer.process import Interrupts
+from deployer.tofu.binary import find_engine
 
 
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The top level of the checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def engine() -> Path:
+    """The OpenTofu that deployer would use: DEPLOYER_TOFU, else the one on PATH, else the one in the cache."""
+    return find_engine(os.environ, interrupts=Interrupts()).path
+
+
+# Terraform is a second engine for the same tests where it is installed, and never in place of the first.
+@pytest.fixture(scope="session", params=["tofu", *(["terraform"] if shutil.which("terraform") else [])])
+def any_engine(request: pytest.FixtureRequest, engine: Path) -> Path:
+    """OpenTofu, and Terraform where it is installed."""
+    return engine if request.param == "tofu" else Path(str(shutil.which("terraform")))

@@ -135,6 +135,8 @@ class Tofu:
         for warning in (d for d in found if d.severity == "warning"):
             self._report(Notice(message=f"OpenTofu warns: {warning.line}", level="warning"))
         errors = [d for d in found if d.severity == "error"]
+        for error in errors:  # validate is quiet, and the message below says that the log has them all
+            self._report(_output(f"error: {error.line}"))
         return diagnosed(errors, "validate the module", "") if errors else None
 
     def _streamed(self, name: str, argv: tuple[str, ...], limit: float) -> tuple[Decoder, Outcome]:
