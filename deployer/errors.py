@@ -44,12 +44,13 @@ class DeployerError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: int = 1
+    untouched: ClassVar[str] = ""  # what remains true where the raiser says nothing else
 
     def __init__(self, message: str, *, detail: str = "", remains: str = "", help: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
-        self.remains = remains
+        self.remains = remains or self.untouched
         self.help = help
 
     def __str__(self) -> str:
@@ -70,6 +71,7 @@ class DeployerError(Exception):
 class InvalidInput(DeployerError):
     code = "invalid_input"
     exit_code = 2
+    untouched = "Nothing was changed."
 
 
 class InvalidSpec(InvalidInput):
@@ -96,6 +98,7 @@ class Declined(InvalidInput):
 class WrongState(DeployerError):
     code = "wrong_state"
     exit_code = 3
+    untouched = "Nothing was changed."
 
 
 class Locked(DeployerError):
@@ -103,6 +106,7 @@ class Locked(DeployerError):
 
     code = "locked"
     exit_code = 4
+    untouched = "Nothing was changed by this command."
 
     def __init__(
         self,
@@ -128,6 +132,7 @@ class UnreadableState(DeployerError):
 class ToolMissing(DeployerError):
     code = "tool_missing"
     exit_code = 6
+    untouched = "Nothing was changed."
 
 
 class StorageFailed(DeployerError):
