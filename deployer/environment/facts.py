@@ -24,20 +24,21 @@ class Resources(StrEnum):
     PRESENT = "present"
 
 
-class Value(BaseModel):
+class Value(BaseModel, frozen=True):
     """A frozen, closed, strictly typed part of an environment. Built on first use: `status` needs few of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+    # `frozen` stands in every class line instead: pyright looks there only, and it is not inherited for it.
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
-class PortForward(Value):
+class PortForward(Value, frozen=True):
     """A port of this computer (`host`) that leads to the machine's port (`machine`)."""
 
     host: int = Field(ge=1, le=65535)
     machine: int = Field(ge=1, le=65535)
 
 
-class Host(Value):
+class Host(Value, frozen=True):
     """A machine as the provider gave it out."""
 
     address: str = Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$", max_length=253)
@@ -48,7 +49,7 @@ class Host(Value):
     console: Line | None = None  # a file with what the machine printed on its console
 
 
-class FinishedStep(Value):
+class FinishedStep(Value, frozen=True):
     name: StepName
     started_at: AwareDatetime
     ended_at: AwareDatetime
@@ -58,7 +59,7 @@ class FinishedStep(Value):
         return (self.ended_at - self.started_at).total_seconds()
 
 
-class Progress(Value):
+class Progress(Value, frozen=True):
     """How far a command is: the step in flight (None between two steps) and the finished ones, in order."""
 
     command: Command
@@ -72,7 +73,7 @@ class Progress(Value):
         return tuple(step.name for step in self.finished)
 
 
-class Failure(Value):
+class Failure(Value, frozen=True):
     """The failed step, why in one word and in one line, when, and where the whole story is."""
 
     step: StepName

@@ -21,7 +21,7 @@ from deployer.environment.facts import (
 )
 
 
-class Environment(Value):
+class Environment(Value, frozen=True):
     """What every state knows. `spec` is the accepted configuration as JSON, opaque here; `directory` is its folder."""
 
     name: EnvironmentName
@@ -43,7 +43,7 @@ def _next(cls: type[E_co], before: Environment, at: datetime, **changes: Any) ->
     return cls(**facts)
 
 
-class _InProgress(Environment):
+class _InProgress(Environment, frozen=True):
     """A command is at work, or was when it was interrupted."""
 
     progress: Progress
@@ -70,13 +70,13 @@ class _InProgress(Environment):
         return _next(type(self), self, at, **({"progress": self.progress} | changes))
 
 
-class _Ended(Environment):
+class _Ended(Environment, frozen=True):
     """A command is over; `finished` are the steps it did, with their times."""
 
     finished: tuple[FinishedStep, ...] = ()
 
 
-class _Provisionable(Environment):
+class _Provisionable(Environment, frozen=True):
     def start_provision(
         self,
         run_id: str,
@@ -95,7 +95,7 @@ class _Provisionable(Environment):
         return _next(Provisioning, self, at, **changes)
 
 
-class _Configurable(Environment):
+class _Configurable(Environment, frozen=True):
     def start_configure(
         self,
         run_id: str,
@@ -114,19 +114,19 @@ class _Configurable(Environment):
         return _next(Configuring, self, at, **changes)
 
 
-class _Destroyable(Environment):
+class _Destroyable(Environment, frozen=True):
     def start_destroy(self, run_id: str, at: datetime) -> Destroying:
         """A run of destroy begins. What exists stays on record until OpenTofu has said that it is gone."""
         return _next(Destroying, self, at, progress=Progress(command="destroy", run_id=run_id))
 
 
-class Created(_Provisionable, _Destroyable):
+class Created(_Provisionable, _Destroyable, frozen=True):
     """The specification is accepted; nothing exists yet."""
 
     state: Literal["created"] = "created"
 
 
-class Provisioning(_Provisionable, _Destroyable, _InProgress):
+class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
     state: Literal["provisioning"] = "provisioning"
 
     def expect_resources(self, at: datetime) -> Provisioning:
@@ -149,18 +149,18 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress):
         return _next(ProvisionFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Provisioned(_Ended, _Provisionable, _Configurable, _Destroyable):
+class Provisioned(_Ended, _Provisionable, _Configurable, _Destroyable, frozen=True):
     """The machines exist, let us in, and have finished cloud-init."""
 
     state: Literal["provisioned"] = "provisioned"
 
 
-class ProvisionFailed(_Ended, _Provisionable, _Destroyable):
+class ProvisionFailed(_Ended, _Provisionable, _Destroyable, frozen=True):
     state: Literal["provision_failed"] = "provision_failed"
     failure: Failure
 
 
-class Configuring(_Provisionable, _Configurable, _Destroyable, _InProgress):
+class Configuring(_Provisionable, _Configurable, _Destroyable, _InProgress, frozen=True):
     state: Literal["configuring"] = "configuring"
 
     def succeed(self, at: datetime) -> Configured:
@@ -170,18 +170,18 @@ class Configuring(_Provisionable, _Configurable, _Destroyable, _InProgress):
         return _next(ConfigureFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Configured(_Ended, _Provisionable, _Configurable, _Destroyable):
+class Configured(_Ended, _Provisionable, _Configurable, _Destroyable, frozen=True):
     """All playbooks ran through on all hosts."""
 
     state: Literal["configured"] = "configured"
 
 
-class ConfigureFailed(_Ended, _Provisionable, _Configurable, _Destroyable):
+class ConfigureFailed(_Ended, _Provisionable, _Configurable, _Destroyable, frozen=True):
     state: Literal["configure_failed"] = "configure_failed"
     failure: Failure
 
 
-class Destroying(_Destroyable, _InProgress):
+class Destroying(_Destroyable, _InProgress, frozen=True):
     state: Literal["destroying"] = "destroying"
 
     def resources_gone(self, at: datetime) -> Destroying:
@@ -198,13 +198,13 @@ class Destroying(_Destroyable, _InProgress):
         return _next(DestroyFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Destroyed(_Ended):
+class Destroyed(_Ended, frozen=True):
     """Nothing exists any more; `create` may use the name again."""
 
     state: Literal["destroyed"] = "destroyed"
 
 
-class DestroyFailed(_Ended, _Destroyable):
+class DestroyFailed(_Ended, _Destroyable, frozen=True):
     state: Literal["destroy_failed"] = "destroy_failed"
     failure: Failure
 
