@@ -57,6 +57,9 @@ cat "$work/disk"
 # What is killed together with us must not go on alone.
 BOUND = ("setpriv", "--pdeathsig", "TERM")
 NAMESPACE = ("mmdebstrap", "--unshare-helper")
+# As root mmdebstrap mounts /proc, /sys and the computer's own /dev/shm in the tree. In a mount namespace of its own
+# they end with it; without, a build that was killed would leave them, in the way of whoever deletes the tree.
+OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 
 
 def recipe() -> str:
@@ -73,7 +76,8 @@ def build(target: Path, log: Path, say: Say) -> None:
         environment.update(LANG="C.UTF-8", TMPDIR=str(temporary))
         environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
         tree = target / "root.tar"
-        _run([*BOUND, *_tree_command()], None, tree, log, environment, say)
+        apart = OWN_MOUNTS if os.geteuid() == 0 else ()
+        _run([*BOUND, *apart, *_tree_command()], None, tree, log, environment, say)
         _take_kernel(tree, target)
         say("making the disk...")
         command = [*BOUND, *_as_root(), "sh", "-c", TREE_TO_DISK]
@@ -121,11 +125,18 @@ def _temporary() -> Iterator[Path]:
 
 
 def _delete(folder: Path) -> None:
-    if folder.exists():
-        # Some files belong to the namespace's users and some to us.
-        command = [*_as_root(), "rm", "-rf", "--one-file-system", str(folder)]
-        subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+    """Delete what a build has left, but never anything mounted there: that belongs to the computer. ProviderError."""
+    if not folder.exists():
+        return
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    inside = [point for point in mounted if point == str(folder) or point.startswith(f"{folder}/")]
+    if inside:
+        raise ProviderError(f"{inside[0]} is mounted in what is left of a build", f"umount {' '.join(inside)}")
+    # Some files belong to the namespace's users and some to us.
+    command = [*_as_root(), "rm", "-rf", "--one-file-system", str(folder)]
+    subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    own = ["rm", "-rf", "--one-file-system", str(folder)]
+    subprocess.run(own, capture_output=True, stdin=subprocess.DEVNULL, check=False)
 
 
 def _run(argv: list[str], source: Path | None, target: Path, log: Path, environment: dict[str, str], say: Say) -> None:
