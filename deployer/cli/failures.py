@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.options import Options
+from deployer.cli.choices import Options
 from deployer.cli.text import BOLD, RED, indented, paint
 from deployer.errors import DeployerError, Interrupted, InvalidInput, StepFailed, StorageFailed
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.options import Chosen, command, file_option
+from deployer.cli.choices import Chosen
+from deployer.cli.options import command, file_option
 from deployer.cli.session import emit, reading
 from deployer.events import printable
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from deployer.cli.options import Chosen, Command, command, environment_names, name_argument
+from deployer.cli.choices import Chosen
+from deployer.cli.options import Command, command, environment_names, name_argument
 from deployer.cli.overview import show_text
 from deployer.cli.session import emit, reading, working
 from deployer.cli.text import GREEN, RED, may_colour, moment, paint, table

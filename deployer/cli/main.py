@@ -9,57 +9,9 @@ import select
 import sys
 from collections.abc import Sequence
 
-import click
-from click.exceptions import Exit, NoArgsIsHelpError
-
-from deployer import __version__
-from deployer.cli.options import Chosen, Group
-
-_FILES, _RUNS, _LOOKS = "deployer.cli.files", "deployer.cli.runs", "deployer.cli.looks"
-
-COMMANDS = {
-    "init": _FILES,
-    "validate": _FILES,
-    "schema": _FILES,
-    "create": _RUNS,
-    "up": _RUNS,
-    "plan": _RUNS,
-    "provision": _RUNS,
-    "configure": _RUNS,
-    "destroy": _RUNS,
-    "status": "deployer.cli.status",
-    "show": _LOOKS,
-    "list": _LOOKS,
-    "ssh": _LOOKS,
-    "logs": _LOOKS,
-    "inventory": _LOOKS,
-    "doctor": _LOOKS,
-}
-
-_EPILOG = """\b
-Example:
-  deployer init                    write a commented demo.yml
-  deployer up demo.yml             make it
-  deployer destroy demo            take everything away
-
-\b
-Shell completion:
-  eval "$(_DEPLOYER_COMPLETE=bash_source deployer)"    also zsh_source, fish_source
-
-\b
-Exit codes:
-  0 done, 1 a step failed, 2 usage or invalid file, 3 wrong state, 4 locked,
-  5 unreadable state, 6 a tool is missing or too old, 130 interrupted
-"""
-
+from deployer.cli.choices import Chosen
 
 _COMPLETE = "_DEPLOYER_COMPLETE"
-
-
-@click.group(cls=Group, table=COMMANDS, epilog=_EPILOG, context_settings={"max_content_width": 100})
-@click.version_option(__version__, message="deployer %(version)s")
-def program() -> None:
-    """Environments of machines, from a short YAML file to configured hosts and back to nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +19,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     chosen = Chosen()
+    try:
+        return _run(arguments, chosen)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return 0
+        return _tell(error, chosen, arguments)
+
+
+def _run(arguments: list[str], chosen: Chosen) -> int:
+    if len(arguments) == 2 and arguments[0] == "status" and not arguments[1].startswith("-"):
+        # Prompts ask this at every line typed, and reading the command line is a good part of what it costs.
+        from deployer import Deployer
+
+        print(Deployer().status(arguments[1]), flush=True)
+        return 0
+
+    import click
+    from click.exceptions import Exit, NoArgsIsHelpError
+
+    from deployer.cli.program import program
+
     try:
         if instruction := os.environ.get(_COMPLETE):
             from click.shell_completion import shell_complete
@@ -81,10 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
-        if isinstance(error, BrokenPipeError) and _reader_has_gone():
-            return 0
-        return _tell(error, chosen, arguments)
 
 
 def _prepare_streams() -> None:

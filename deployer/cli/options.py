@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import click
 
-
-@dataclass(frozen=True)
-class Options:
-    home: Path | None = None
-    output: Literal["text", "json"] = "text"
-    progress: Literal["auto", "plain", "json", "none"] = "auto"
-    verbose: bool = False
-
-
-class Chosen:
-    """The options as far as the command line has been read; what comes later wins."""
-
-    def __init__(self) -> None:
-        self.options = Options()
-
-    def set(self, name: str, value: Any) -> None:
-        self.options = replace(self.options, **{name: value})
+from deployer.cli.choices import Chosen
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import IO, Protocol
 
 from deployer.cli.activity import Activity, rung
-from deployer.cli.options import Options
+from deployer.cli.choices import Options
 from deployer.cli.text import clip, duration, is_terminal
 from deployer.events import (
     Event,

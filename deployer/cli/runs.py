@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from deployer.cli.choices import Chosen
 from deployer.cli.options import (
-    Chosen,
     command,
     file_option,
     from_start_option,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deployer.cli.options import Chosen, Options
+from deployer.cli.choices import Chosen, Options
 
 if TYPE_CHECKING:
     from deployer import Deployer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from deployer.cli.options import Chosen, command, name_argument
+from deployer.cli.choices import Chosen
+from deployer.cli.options import command, name_argument
 from deployer.cli.session import emit, reading
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.cli.main import COMMANDS, main
+from deployer.cli.main import main
+from deployer.cli.program import COMMANDS
 
 PROGRAM = (sys.executable, "-m", "deployer.cli.main")
 
@@ -313,8 +314,8 @@ def test_the_shell_completes_commands_and_names(program: Deployer, demo: Path) -
 def test_status_leaves_the_heavy_things_alone(demo: Path, project: Path, environ: dict[str, str]) -> None:
     script = (
         "import sys; from deployer.cli.main import main; main(['status', 'demo']);"
-        "print(*sorted({'yaml', 'ansible_runner', 'python_terraform', 'deployer.config.model', 'deployer.tofu',"
-        " 'deployer.ansible', 'deployer.workflows', 'deployer.cli.progress'} & set(sys.modules)))"
+        "print(*sorted({'click', 'yaml', 'ansible_runner', 'python_terraform', 'deployer.config.model',"
+        " 'deployer.tofu', 'deployer.ansible', 'deployer.workflows', 'deployer.cli.progress'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=project, env=environ, capture_output=True, text=True)
     assert done.stdout == "created\n\n", done.stderr

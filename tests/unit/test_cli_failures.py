@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from deployer.cli.choices import Options
 from deployer.cli.failures import as_error, as_json, render
-from deployer.cli.options import Options
 from deployer.errors import DeployerError, FailureKind, InvalidSpec, Locked, StepFailed
 
 

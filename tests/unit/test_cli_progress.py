@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from deployer.cli.activity import Activity
+from deployer.cli.choices import Options
 from deployer.cli.live import Live
-from deployer.cli.options import Options
 from deployer.cli.progress import Plain, progress
 from deployer.cli.text import clip, duration, table, whole, width
 from deployer.events import (
