@@ -15,7 +15,7 @@ from deployer.cli.text import BOLD, DIM, GREEN, RED, YELLOW, clip, duration, may
 from deployer.events import Event, Notice, RunFinished, RunStarted, StepFailedEvent, StepFinished, TaskProgress
 
 _ERASE = "\r\x1b[2K"
-_INTERVAL = 0.1
+_INTERVAL = 0.2
 _SPINNER = "|/-\\"
 
 
