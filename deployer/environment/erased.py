@@ -60,6 +60,8 @@ def restore(text: bytes | str) -> AnyEnvironment:
     The class is chosen by `state` and only that one is built, which is why this is quicker than validating the union.
     Raises NotAnEnvironment for anything else: unknown states, unknown or missing fields, wrong types, broken JSON.
     """
+    if isinstance(text, str):
+        text = text.encode(errors="surrogatepass")  # a lone surrogate is for the parser to refuse
     try:
         data = from_json(text, allow_inf_nan=False)
     except ValueError as error:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, JsonValue
 
 from deployer.errors import FailureKind
 
+
+def _finite(data: JsonValue) -> JsonValue:
+    # From JSON, 1e999 comes through as infinity, and would be written as null.
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError("Input should be a finite number")
+    if isinstance(data, (dict, list)):
+        for inner in data.values() if isinstance(data, dict) else data:
+            _finite(inner)
+    return data
+
+
+Specification = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
 Command = Literal["provision", "configure", "destroy"]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
@@ -24,11 +37,11 @@ class Resources(StrEnum):
     PRESENT = "present"
 
 
-class Value(BaseModel, frozen=True):
-    """A frozen, closed, strictly typed part of an environment. Built on first use: `status` needs few of them."""
+class Value(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True):
+    """A closed, strictly typed part of an environment. Built on first use: `status` needs few of them.
 
-    # `frozen` stands in every class line instead: pyright looks there only, and it is not inherited for it.
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+    `frozen` stands again in every class line below it: pyright does not inherit it.
+    """
 
 
 class PortForward(Value, frozen=True):

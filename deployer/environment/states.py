@@ -17,6 +17,7 @@ from deployer.environment.facts import (
     Line,
     Progress,
     Resources,
+    Specification,
     Value,
 )
 
@@ -25,7 +26,7 @@ class Environment(Value, frozen=True):
     """What every state knows. `spec` is the accepted configuration as JSON, opaque here; `directory` is its folder."""
 
     name: EnvironmentName
-    spec: dict[str, JsonValue]
+    spec: Specification
     directory: Line
     created_at: AwareDatetime
     changed_at: AwareDatetime

@@ -153,7 +153,9 @@ def test_a_new_specification_comes_in_with_a_run() -> None:
 def test_steps_already_done_are_handed_to_the_next_run() -> None:
     done = (FinishedStep(name="tofu_apply", started_at=AT, ended_at=LATER),)
     assert created().start_provision("r1", AT, done=done).progress.finished == done
-    assert created().start_provision("r1", AT).succeed(AT).start_configure("r2", AT, done=done).progress.finished == done
+    assert (
+        created().start_provision("r1", AT).succeed(AT).start_configure("r2", AT, done=done).progress.finished == done
+    )
 
 
 def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
@@ -183,6 +185,13 @@ def test_a_name_is_a_name(name: str) -> None:
 def test_times_are_aware(at: datetime) -> None:
     with pytest.raises(ValidationError):
         create("demo", {}, "/d", at)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_specification_holds_what_json_can_hold(number: float) -> None:
+    """Such a state could be written and never be read again."""
+    with pytest.raises(ValidationError, match="finite"):
+        create("demo", {"variables": {"list": [{"x": number}]}}, "/d", AT)
 
 
 @pytest.mark.parametrize("cause", ["two\nlines", "\x1b[31mred", "nul\x00"])
