@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
 import select
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from deployer.cli.choices import Chosen
 
@@ -20,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     chosen = Chosen()
     try:
-        return _run(arguments, chosen)
+        code = _run(arguments, chosen)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
-        if isinstance(error, BrokenPipeError) and _reader_has_gone():
-            return 0
-        return _tell(error, chosen, arguments)
+        code = 0 if isinstance(error, BrokenPipeError) and _reader_has_gone() else _tell(error, chosen, arguments)
+    _settle(sys.stderr)
+    return code
 
 
 def _run(arguments: list[str], chosen: Chosen) -> int:
@@ -86,7 +88,18 @@ def _tell(raised: BaseException, chosen: Chosen, arguments: Sequence[str]) -> in
         write(sys.stderr, render(error, colour=may_colour(sys.stderr)) + "\n")
     if chosen.options.output == "json":
         write(sys.stdout, as_json(error) + "\n")
+        _settle(sys.stdout)
     return error.exit_code
+
+
+def _settle(stream: TextIO) -> None:
+    """Nothing is left in the stream, whatever has become of it: the interpreter's last flush to a closed terminal would
+    fail, and turn our exit code into its 120."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _reader_has_gone() -> bool:

@@ -140,7 +140,10 @@ def run(
 
 
 def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
-    """Runs a short child and returns its outcome with all it wrote to stdout (at most some megabytes are sensible)."""
+    """Runs a short child and returns its outcome with all it wrote to stdout (at most some megabytes are sensible).
+
+    Raises Interrupted where it was asked to stop: half an answer must not be taken for one.
+    """
     lines: list[str] = []
 
     def keep(stream: Stream, line: str) -> None:
@@ -148,6 +151,8 @@ def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
             lines.append(line)
 
     outcome = run(request, interrupts=interrupts, on_line=keep)
+    if outcome.interrupted:
+        interrupts.check(request.doing)
     return outcome, "\n".join(lines)
 
 
