@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,9 @@ def show_text(overview: Mapping[str, Any]) -> str:
     rows += [("host", line) for line in _host_lines(overview)]
     rows += [("done", f"{step['name']}  {duration(step['seconds'])}") for step in overview.get("steps") or ()]
     rows += [("reality", line) for line in overview.get("reality") or ()]
-    rows += [("log", overview.get("log") or "none"), ("by hand", f"cd {overview['tofu_directory']} && tofu destroy")]
+    rows.append(("log", overview.get("log") or "none"))
+    if overview["resources"] != "none":
+        rows.append(("by hand", f"cd {shlex.quote(str(overview['tofu_directory']))} && tofu destroy"))
     rows += [("next", command) for command in overview["next_commands"]]
     return "\n".join([f"{overview['name']}", *_aligned(rows)])
 
