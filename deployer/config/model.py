@@ -66,7 +66,9 @@ class Machine(_Section):
     )
     address: Line | None = Field(default=None, description="For `existing`: the machine's address.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
-    user: Line | None = Field(default=None, description="For `existing`: the user to log in as, where it is not `ssh.user`.")
+    user: Line | None = Field(
+        default=None, description="For `existing`: the user to log in as, where it is not `ssh.user`."
+    )
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Further attributes of this host for your own module, passed through."
     )
