@@ -1,0 +1,1 @@
+"""The documentation, executed: its commands are run, its examples are used, its facts are compared with the program."""
