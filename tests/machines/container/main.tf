@@ -135,6 +135,11 @@ locals {
 output "hosts" {
   value = {
     for name, record in local.records :
-    name => { address = "127.0.0.1", port = record.port, user = var.ssh_user }
+    name => {
+      address = "127.0.0.1"
+      port    = record.port
+      user    = var.ssh_user
+      ports   = [for machine, host in record.ports : { host = host, machine = tonumber(machine) }]
+    }
   }
 }

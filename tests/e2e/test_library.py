@@ -1,0 +1,199 @@
+"""`from deployer import Deployer`: the whole round in a program of one's own, with every boundary looked at."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer import Deployer
+from deployer.app.deployer import Changes
+from deployer.errors import Declined, InvalidSpec, StepFailed, WrongState
+from deployer.events import Event, Output, StepFinished, StepStarted, Transition
+from tests.e2e.project import NAME, Project
+from tests.machines import FleetHost
+
+pytestmark = pytest.mark.container
+
+STEPS = [
+    *(
+        "render_tofu",
+        "tofu_init",
+        "tofu_validate",
+        "tofu_plan",
+        "tofu_apply",
+        "read_outputs",
+        "wait_ssh",
+        "wait_cloud_init",
+    ),
+    *("render_inventory", "playbook:one", "playbook:two", "tofu_destroy", "clean_up"),
+]
+IN_PROGRESS = {"provisioning", "configuring", "destroying"}
+
+
+def on_fleet(project: Project, hosts: dict[str, FleetHost], **spec: Any) -> None:
+    """The file of an environment on machines that exist already."""
+    given = {name: {"address": host.address, "port": host.port} for name, host in hosts.items()}
+    project.write(
+        provider="existing",
+        hosts=given,
+        ssh={"user": "root", "private_key": "./key"},
+        cloud_init=False,
+        **spec,
+    )
+
+
+def test_the_whole_round_prints_nothing_and_saves_every_boundary(
+    project: Project,
+    fleet: Callable[[int], dict[str, FleetHost]],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hosts = fleet(3)
+    one, two = (project.playbook(name, {"name": "Reach it", "ping": {}}) for name in ("one", "two"))
+    on_fleet(project, hosts, configure={"playbooks": [one, two]})
+    capfd.readouterr()
+    caplog.set_level(logging.INFO, "deployer")
+    events: list[Event] = []
+    at_start: list[str] = []
+    at_end: list[tuple[str, list[str]]] = []
+    during: set[tuple[str, str]] = set()
+
+    def report(event: Event) -> None:
+        events.append(event)
+        state = project.state
+        progress = state.get("progress", {})
+        if isinstance(event, StepStarted):  # nothing of the step has been done yet, and it is on disk
+            assert progress["step"] == event.step
+            assert state["state"] in IN_PROGRESS
+            at_start.append(event.step)
+        if isinstance(event, StepFinished):  # and so is its end, before anything else begins
+            assert progress["step"] is None
+            at_end.append((event.step, [step["name"] for step in progress["finished"]]))
+        if isinstance(event, Output) and progress.get("step"):  # a tool is at work
+            during.add((event.source, progress["step"]))
+
+    deployer = Deployer(report=report, cwd=project.path, environ=project.environ)
+    assert deployer.home == project.home
+    assert deployer.up(f"{NAME}.yml").state == "configured"
+    assert deployer.up(NAME).state == "configured"
+    assert set(deployer.show(NAME).hosts) == set(hosts)
+    assert {host.name for host in hosts.values()} <= set(str(deployer.inventory()).replace("'", " ").split())
+    assert deployer.destroy(NAME).state == "destroyed"
+
+    assert at_start == STEPS
+    assert [step for step, _ in at_end] == STEPS
+    assert all(finished[-1] == step for step, finished in at_end)
+    assert {step for source, step in during if source == "tofu"} >= {
+        "tofu_init",
+        "tofu_plan",
+        "tofu_apply",
+        "tofu_destroy",
+    }
+    assert all(host.pid for host in hosts.values()), "machines that are not ours stay"
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+    # Every transition and boundary is logged at info, with its fields, after it was saved.
+    told = [e for e in events if isinstance(e, Transition)]
+    records = [r for r in caplog.records if r.name == "deployer" and r.levelno == logging.INFO]
+    assert len(records) == len(told)
+    for record, event in zip(records, told, strict=True):
+        fields = {
+            key: getattr(record, key) for key in ("environment", "from_state", "to_state", "step", "run_id", "pid")
+        }
+        expected = {key: getattr(event, key) for key in fields}
+        assert fields == expected
+        assert record.getMessage().split(" ")[0].endswith("+00:00"), "a UTC timestamp"
+    path = list(dict.fromkeys(event.to_state for event in told))
+    assert path == [
+        *("created", "provisioning", "provisioned", "configuring", "configured", "destroying", "destroyed"),
+    ]
+    written = [json.loads(line) for line in (project.folder / "events.jsonl").read_text().splitlines()]
+    assert len(written) == len([e for e in events if not isinstance(e, Output) and e.run_id])
+
+
+def test_commands_one_by_one(project: Project, fleet: Callable[[int], dict[str, FleetHost]]) -> None:
+    hosts = fleet(2)
+    on_fleet(project, hosts)
+    deployer = Deployer(cwd=project.path, environ=project.environ)
+    created = deployer.create(Path(f"{NAME}.yml"))
+    assert created.state == "created"
+    with pytest.raises(WrongState):
+        deployer.create(Path(f"{NAME}.yml"))
+    with pytest.raises(WrongState):
+        deployer.configure(NAME)
+    assert deployer.plan(NAME).summary == "1 to change", "outputs alone"
+    assert deployer.status(NAME) == "created"
+    assert deployer.provision(NAME).state == "provisioned"
+    assert deployer.provision(NAME).state == "provisioned"
+    assert deployer.configure(NAME).state == "configured"
+    # A no is a no.
+    on_fleet(project, dict(list(hosts.items())[:1]))
+    before = project.state_file.read_bytes()
+    asked: list[Changes] = []
+
+    def no(changes: Changes) -> bool:
+        asked.append(changes)
+        return False
+
+    with pytest.raises(Declined):
+        deployer.up(f"{NAME}.yml", confirm=no)
+    assert project.state_file.read_bytes() == before
+    assert any("host2" in line for line in asked[0].spec)
+    assert deployer.up(f"{NAME}.yml").state == "configured"
+    assert list(project.state["hosts"]) == ["host1"]
+    assert deployer.destroy(NAME).state == "destroyed"
+    assert deployer.create(Path(f"{NAME}.yml")).state == "created"
+
+
+def test_errors_are_raised_and_not_printed(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    project.write(provider=project.module("output {\n"))
+    (project.path / "bad.yml").write_text("name: bad\n")
+    deployer = Deployer(cwd=project.path, environ=project.environ)
+    with pytest.raises(InvalidSpec):
+        deployer.validate(Path("bad.yml"))
+    with pytest.raises(StepFailed) as caught:
+        deployer.up(f"{NAME}.yml")
+    error = caught.value
+    assert (error.step, error.exit_code) == ("tofu_init", 1)
+    assert error.message
+    assert "main.tf:1" in error.detail
+    assert "provision_failed" in error.remains
+    assert error.help.startswith("deployer up box")
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_a_host_that_is_reached_by_nobody(project: Project, fleet: Callable[[int], dict[str, FleetHost]]) -> None:
+    hosts = fleet(2)
+    hosts["host2"].stop()
+    on_fleet(project, hosts, timeouts={"ssh": 2})
+    deployer = Deployer(cwd=project.path, environ=project.environ)
+    with pytest.raises(StepFailed, match="wait_ssh failed") as caught:
+        deployer.up(f"{NAME}.yml")
+    assert "host2" in caught.value.detail
+    assert "host1" not in caught.value.detail
+    hosts["host2"].start()
+    assert deployer.up(NAME).state == "configured"
+
+
+def test_a_machine_with_another_host_key(project: Project, fleet: Callable[[int], dict[str, FleetHost]]) -> None:
+    hosts = fleet(1)
+    on_fleet(project, hosts, configure={"playbooks": [project.playbook("one", {"ping": {}})]}, timeouts={"ssh": 3})
+    deployer = Deployer(cwd=project.path, environ=project.environ)
+    deployer.up(f"{NAME}.yml")
+    hosts["host1"].stop()
+    hosts["host1"].new_host_key()
+    hosts["host1"].start()
+    # The same machine as far as OpenTofu knows, with another key: not to be trusted until the user says so.
+    with pytest.raises(StepFailed):
+        deployer.configure(NAME, from_start=True)
+    with pytest.raises(StepFailed) as caught:
+        deployer.provision(NAME, from_start=True)
+    assert caught.value.kind == "authentication"
+    assert "host key" in caught.value.detail
