@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -85,7 +86,8 @@ def test_nothing_can_be_assigned_added_or_left_out(state: str) -> None:
     cls = classes()[state]
     assert cls.model_config["frozen"]
     assert cls.model_config["extra"] == "forbid"
-    fields = dict.fromkeys(cls.model_fields, None)
+    fields: dict[str, Any] = {}
+    fields.update(dict.fromkeys(cls.model_fields))
     with pytest.raises(ValidationError):
         cls(**fields)
 
