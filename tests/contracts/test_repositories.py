@@ -19,7 +19,10 @@ class TestFiles(RepositoryContract):
 
     @pytest.fixture
     def damage(self, repository: FileRepository) -> Callable[[str, str], None]:
-        return lambda name, text: repository.folder(name).state.write_text(text) and None
+        def damage(name: str, text: str) -> None:
+            repository.folder(name).state.write_text(text)
+
+        return damage
 
 
 class TestMemory(RepositoryContract):
