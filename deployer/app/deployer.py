@@ -64,10 +64,7 @@ class Deployer(Reading):
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
                 raise self._wrong(before, "create", f"deployer up {file}    # goes on with it, with this file")
-            environment = create(name, accepted.data, str(accepted.directory), utc_now())
-            session.held.save(environment)
-            self._tell_created(session, before, environment)
-            return environment
+            return self._create(session, before, accepted)
 
     def provision(
         self, name: str, *, file: Path | None = None, from_start: bool = False, confirm: Confirm | None = None
@@ -90,21 +87,23 @@ class Deployer(Reading):
         with self._session(name, "up", new=accepted is not None) as session:
             before = session.held.load()
             if accepted is not None and (before is None or isinstance(before, Destroyed)):
-                environment = create(name, accepted.data, str(accepted.directory), utc_now())
-                session.held.save(environment)
-                self._tell_created(session, before, environment)
-                before, accepted = environment, None
+                before, accepted = self._create(session, before, accepted), None
             return self._up(session, before or self._held(session), accepted, from_start, confirm)
 
     def destroy(self, name: str, *, abandon: bool = False) -> Destroyed:
         """Takes everything away. `abandon`: the caller has looked, and nothing exists; OpenTofu is not asked."""
         from deployer.workflows import destroy
+        from deployer.workflows.doubt import doubt
 
         with self._session(name, "destroy") as session:
             before = self._held(session)
             if isinstance(before, Destroyed):
                 self._report(Notice(message=f"environment {name} is destroyed already", environment=name))
                 return before
+            if not abandon and (problem := doubt(session.folder, before)) is not None:
+                # Said before anything changes: from here the way out may be to provision, which `destroying` bars.
+                problem.remains = f"The environment {name} stays {before.state}, and everything in its place."
+                raise problem
             environment = before.start_destroy(session.run_id, utc_now())
             run = self._run(session, before, environment, destroy.STEPS)
             _, spec = self._load(name)
@@ -165,21 +164,11 @@ class Deployer(Reading):
                 self._report(Notice(message=message, environment=before.name))
                 return before
             if confirm is not None and not confirm(changes):
-                raise Declined(
-                    f"environment {before.name} was left as it is",
-                    detail="the changes were not confirmed",
-                    remains="Nothing was changed.",
-                    help=f"deployer show {before.name}",
-                )
+                raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and accepted is None and not from_start
-        done = provision.steps_to_keep(_finished(before)) if resumes else ()
-        environment = before.start_provision(
-            session.run_id,
-            utc_now(),
-            spec=accepted.data if accepted else None,
-            directory=str(directory),
-            done=done,
-        )
+        done = provision.steps_to_keep(_finished(before), spec, directory, session.folder) if resumes else ()
+        data = accepted.data if accepted else None
+        environment = before.start_provision(session.run_id, utc_now(), spec=data, directory=str(directory), done=done)
         run = self._run(session, before, environment, provision.STEPS)
         run.begin()
         return provision.provision(run, spec, tofu)
@@ -259,12 +248,8 @@ class Deployer(Reading):
             return None
         accepted = self._accept(file)
         if accepted.spec.name != name:
-            raise InvalidInput(
-                f"{file} is the file of environment {accepted.spec.name}, not of {name}",
-                detail="an environment keeps its name",
-                remains="Nothing was changed.",
-                help=f"deployer provision {accepted.spec.name} -f {file}",
-            )
+            message = f"{file} is the file of environment {accepted.spec.name}, not of {name}"
+            raise InvalidInput(message, help=f"deployer provision {accepted.spec.name} -f {file}")
         return accepted
 
     def _file(self, file_or_name: str) -> Path | None:
@@ -274,16 +259,18 @@ class Deployer(Reading):
             return Path(file_or_name)
         return None
 
-    def _tell_created(self, session: Session, before: AnyEnvironment | None, environment: Created) -> None:
+    def _create(self, session: Session, before: AnyEnvironment | None, accepted: LoadedSpec) -> Created:
         from deployer.workflows.run import tell_transition
 
+        environment = create(accepted.spec.name, accepted.data, str(accepted.directory), utc_now())
+        session.held.save(environment)
         tell_transition(session, environment.name, before.state if before else "", environment.state, "")
+        return environment
 
     def _wrong(self, environment: AnyEnvironment, command: str, help_: str) -> WrongState:
         return WrongState(
             f"{command} cannot start from the state {environment.state} of environment {environment.name}",
             detail=_WHY.get((command, environment.state), f"{command} does not go on from there"),
-            remains="Nothing was changed.",
             help=help_,
         )
 

@@ -1,4 +1,4 @@
-"""Is everything here that a run needs? A check for each tool and circumstance, with what to type where one is missing."""
+"""Is everything here that a run needs? A check for each tool and circumstance, with what to type if it is missing."""
 
 from __future__ import annotations
 

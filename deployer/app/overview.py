@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from deployer.environment import AnyEnvironment, Environment, Failed, InProgress
+from deployer.config.model import Spec
+from deployer.environment import AnyEnvironment, Failed, InProgress
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.record import Record
+from deployer.workflows.advice import next_commands, what_exists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class Entry:
 
     name: str
     state: str
-    interrupted: bool = False
+    interrupted: bool = False  # in progress although nobody works on it
     busy: bool = False
     resources: str = ""
     changed_at: str = ""
@@ -55,7 +57,6 @@ class Overview:
 
 
 def entry(environment: AnyEnvironment, holder: Record | None) -> Entry:
-    """`interrupted`: in progress although nobody works on it."""
     return Entry(
         name=environment.name,
         state=environment.state,
@@ -66,45 +67,33 @@ def entry(environment: AnyEnvironment, holder: Record | None) -> Entry:
     )
 
 
-def steps_of(environment: Environment) -> tuple[dict[str, object], ...]:
-    """The finished steps of the last command, with their seconds."""
-    progress = getattr(environment, "progress", None)
+def overview(
+    environment: AnyEnvironment, spec: Spec, folder: EnvironmentFolder, holder: Record | None, reality: tuple[str, ...]
+) -> Overview:
+    progress = environment.progress if isinstance(environment, InProgress) else None
+    failure = environment.failure.model_dump(mode="json") if isinstance(environment, Failed) else None
     finished = progress.finished if progress else getattr(environment, "finished", ())
-    return tuple({"name": s.name, "seconds": round(s.seconds, 1), "ended_at": _iso(s.ended_at)} for s in finished)
-
-
-def failure_of(environment: AnyEnvironment) -> dict[str, object] | None:
-    if not isinstance(environment, Failed):
-        return None
-    failure = environment.failure
-    return {
-        "step": failure.step,
-        "kind": str(failure.kind),
-        "cause": failure.cause,
-        "at": _iso(failure.at),
-        "log": failure.log,
-    }
-
-
-def hosts_of(environment: Environment) -> dict[str, dict[str, object]]:
-    return {
-        name: {
-            "address": host.address,
-            "port": host.port,
-            "user": host.user,
-            "ports": [{"host": p.host, "machine": p.machine} for p in host.ports],
-        }
-        for name, host in environment.hosts.items()
-    }
-
-
-def last_log(folder: EnvironmentFolder) -> str:
-    logs = sorted(folder.logs.glob("*.log")) if folder.logs.is_dir() else []
-    return str(logs[-1]) if logs else ""
-
-
-def in_flight(environment: AnyEnvironment) -> str:
-    return (environment.progress.step or "") if isinstance(environment, InProgress) else ""
+    logs = sorted(folder.logs.glob("*.log"))
+    return Overview(
+        name=environment.name,
+        state=environment.state,
+        interrupted=progress is not None and holder is None,
+        busy=holder.as_dict() if holder else None,
+        step=(progress.step or "") if progress else "",
+        failure=failure,
+        resources=str(environment.resources),
+        exists=what_exists(environment, folder.tofu),
+        hosts={n: h.model_dump(mode="json", exclude={"id", "console"}) for n, h in environment.hosts.items()},
+        provider=spec.provider.title,
+        playbooks=spec.configure.playbooks,
+        created_at=_iso(environment.created_at),
+        changed_at=_iso(environment.changed_at),
+        steps=tuple({"name": s.name, "seconds": round(s.seconds, 1), "ended_at": _iso(s.ended_at)} for s in finished),
+        log=str(failure["log"]) if failure else str(logs[-1]) if logs else "",
+        tofu_directory=str(folder.tofu),
+        next_commands=(f"deployer show {environment.name}",) if holder else next_commands(environment),
+        reality=reality,
+    )
 
 
 def _iso(at: datetime) -> str:

@@ -63,35 +63,13 @@ class Reading:
 
     def show(self, name: str, *, refresh: bool = False) -> Overview:
         """All there is to know; with `refresh` also how it compares with reality. Raises UnreadableState."""
-        from deployer.app import reality
-        from deployer.app.overview import Overview, entry, failure_of, hosts_of, in_flight, last_log, steps_of
-        from deployer.workflows.advice import next_commands, what_exists
+        from deployer.app.overview import overview
+        from deployer.app.reality import compare
 
         environment, spec = self._load(name)
         folder = self._repository.folder(name)
-        holder = self._repository.holder(name)
-        line = entry(environment, holder)
-        failure = failure_of(environment)
-        return Overview(
-            name=name,
-            state=environment.state,
-            interrupted=line.interrupted,
-            busy=holder.as_dict() if holder else None,
-            step=in_flight(environment),
-            failure=failure,
-            resources=line.resources,
-            exists=what_exists(environment, folder.tofu),
-            hosts=hosts_of(environment),
-            provider=spec.provider.title,
-            playbooks=spec.configure.playbooks,
-            created_at=environment.created_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            changed_at=line.changed_at,
-            steps=steps_of(environment),
-            log=str(failure["log"]) if failure else last_log(folder),
-            tofu_directory=str(folder.tofu),
-            next_commands=next_commands(environment) if holder is None else (f"deployer show {name}",),
-            reality=reality.compare(environment, self._tofu(folder, spec)) if refresh else (),
-        )
+        reality = compare(environment, self._tofu(folder, spec)) if refresh else ()
+        return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
@@ -116,18 +94,13 @@ class Reading:
 
         environment, spec = self._load(name)
         if not environment.hosts:
-            raise WrongState(
-                f"environment {name} has no hosts to log in to",
-                detail=f"its state is {environment.state}",
-                remains="Nothing was changed.",
-                help=f"deployer up {name}",
-            )
+            detail = f"its state is {environment.state}"
+            raise WrongState(f"environment {name} has no hosts to log in to", detail=detail, help=f"deployer up {name}")
         chosen = host or (next(iter(environment.hosts)) if len(environment.hosts) == 1 else "")
         if chosen not in environment.hosts:
             raise InvalidInput(
                 f"environment {name} has no host {host}" if host else f"environment {name} has several hosts",
                 detail=f"its hosts are {', '.join(environment.hosts)}",
-                remains="Nothing was changed.",
                 help=f"deployer ssh {name} {next(iter(environment.hosts))}",
             )
         folder = self._repository.folder(name)
@@ -147,12 +120,8 @@ class Reading:
             with path.open("x", encoding="utf-8") as file:
                 file.write(example())
         except FileExistsError:
-            raise InvalidInput(
-                f"{path} exists already",
-                detail="init writes a new file only",
-                remains="It was left as it is.",
-                help=f"deployer validate -f {path}",
-            ) from None
+            detail = "init writes a new file only, and left it as it is"
+            raise InvalidInput(f"{path} exists already", detail=detail, help=f"deployer validate -f {path}") from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         private_directory(folder / HOME_NAME)
@@ -172,17 +141,16 @@ class Reading:
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
         from deployer.storage.folder import private_directory
         from deployer.tofu.binary import cache_directory, find_engine
-        from deployer.tofu.engine import Limits, Tofu, tofu_environment
+        from deployer.tofu.engine import Tofu, tofu_environment
 
         interrupts = session.interrupts if session else self._interrupts()
         engine = find_engine(self._environ, interrupts=interrupts)
         plugins = private_directory(cache_directory(self._environ) / "plugins")
-        limits = spec.timeouts
         return Tofu(
             engine.path,
             folder.tofu,
             env=tofu_environment(self._environ, plugins),
-            limits=Limits(init=limits.init, plan=limits.plan, apply=limits.apply, destroy=limits.destroy),
+            limits=spec.timeouts,
             interrupts=interrupts,
             report=session.report if session else ignore,
             register=session.held if session else None,

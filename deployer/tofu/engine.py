@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, Output, Report, printable
 from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
@@ -23,16 +23,6 @@ _GRACE = 600.0
 
 # These would make our commands differ from the same ones typed by hand.
 _UNWANTED = ("TF_CLI_ARGS", "TF_WORKSPACE", "TF_DATA_DIR", "TF_LOG", "TF_INPUT", "TF_REATTACH_PROVIDERS")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Seconds for each kind of command."""
-
-    init: float
-    plan: float
-    apply: float
-    destroy: float
 
 
 def tofu_environment(environ: Mapping[str, str], plugin_cache: Path) -> dict[str, str]:
@@ -52,7 +42,7 @@ class Tofu:
         folder: Path,
         *,
         env: Mapping[str, str],
-        limits: Limits,
+        limits: Timeouts,
         interrupts: Interrupts,
         report: Report,
         register: Register | None,
