@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -44,8 +45,7 @@ class Shell:
         return self.type(block.text, seconds=seconds, where=str(block))
 
     def type(self, text: str, *, seconds: float = 300, where: str = "") -> str:
-        for pattern, ours in self.renamed.items():
-            text = re.sub(pattern, ours, text)
+        text = self.ours(text)
         left = self.directory.parent / f"{self.directory.name}.pwd"
         script = "\n".join(["set -euo pipefail", *_commands(text), f"pwd > {shlex.quote(str(left))}"])
         done = subprocess.run(
@@ -66,13 +66,17 @@ class Shell:
         self._here = Path(left.read_text().strip())
         return printed
 
+    def ours(self, text: str) -> str:
+        """`text` with our names in place of the page's."""
+        for pattern, ours in self.renamed.items():
+            text = re.sub(pattern, ours, text)
+        return text
+
     def start(self, command: str, output: Path) -> subprocess.Popen[bytes]:
         """A command that is left running, in a session of its own."""
-        for pattern, ours in self.renamed.items():
-            command = re.sub(pattern, ours, command)
         with output.open("wb") as file:
             return subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
+                ["bash", "-c", f"exec {self.ours(command)}"],
                 cwd=self._here,
                 env=self.environ,
                 stdin=subprocess.PIPE,
@@ -104,16 +108,17 @@ def environment(directory: Path) -> dict[str, str]:
         "TERM": "xterm",
         "XDG_CACHE_HOME": caches,
         "DEPLOYER_CACHE": cache,
+        "PYTHONPATH": str(CHECKOUT),  # this very checkout, wherever `deployer` was installed from
     }
 
 
-def stand_in(project: Path) -> None:
-    """In `project`'s configuration files a container takes the place of a virtual machine: seconds, not minutes."""
+def stand_in(shell: Shell) -> None:
+    """In the project's configuration files a container takes the place of a virtual machine: seconds, not minutes."""
     module = CHECKOUT / "tests" / "machines" / "container"
     provider = f"provider: {{path: {module}, options: {{owner: {os.getpid()}}}}}"
-    for file in project.rglob("*.yml"):
+    for file in shell.directory.rglob("*.yml"):
         text = file.read_text(encoding="utf-8")
-        changed = re.sub(r"^provider: local\b.*$", provider, text, flags=re.MULTILINE)
+        changed = shell.ours(re.sub(r"^provider: local\b.*$", provider, text, flags=re.MULTILINE))
         if changed != text:
             file.write_text(changed, encoding="utf-8")
 
@@ -137,10 +142,16 @@ def take_away(shell: Shell) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def left_running(directory: Path) -> list[str]:
-    """The command lines of processes that name something in `directory`."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def left_running(words: str) -> list[str]:
+    """The command lines of processes that have `words` in them."""
     found = (_argv(int(entry.name)) for entry in Path("/proc").glob("[0-9]*"))
-    return [argv for argv in found if str(directory) in argv]
+    return [argv for argv in found if words in argv]
 
 
 def _argv(pid: int) -> str:

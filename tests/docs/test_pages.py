@@ -76,7 +76,7 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
     data = yaml.safe_load(block.text)
     if isinstance(data, list):
         (tmp_path / "site.yml").write_text(block.text)
-        argv = [Path(sys.executable).parent / "ansible-playbook", "--syntax-check", "site.yml"]
+        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--syntax-check", "site.yml"]
         subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
         return
     for playbook in data.get("configure", {}).get("playbooks", ()):

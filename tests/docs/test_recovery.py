@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,6 +76,12 @@ def silent_host(world: World) -> None:
     world.run(f"(cd {folder}; export FOLDER={folder} PUBLIC_KEY='{key}'; {late.strip()})")
 
 
+def failed_cloud_init(world: World) -> None:
+    world.in_containers('{runcmd: ["false"]}')
+    world.run("deployer up demo.yml", code=1)
+    world.file.write_text(world.file.read_text().replace('"false"', '"true"'))
+
+
 def interrupted_playbook(world: World) -> None:
     world.hold("playbook")
     world.interrupt(world.until_held("deployer up demo.yml"))
@@ -125,6 +132,12 @@ CASES = [
         broken_output, "provision_failed", "read_outputs", "present", "provision_failed-at-read_outputs", "provisioned"
     ),
     Case(silent_host, "provision_failed", "wait_ssh", "present", "provision_failed-at-wait_ssh"),
+    pytest.param(
+        Case(
+            failed_cloud_init, "provision_failed", "wait_cloud_init", "present", "provision_failed-at-wait_cloud_init"
+        ),
+        marks=pytest.mark.container,
+    ),
     Case(interrupted_playbook, "configuring", "playbook:site", "present", "configuring-interrupted"),
     Case(failed_playbook, "configure_failed", "playbook:site", "present", "configure_failed"),
     Case(lost_machine, "configured", "", "present", "configured-but-a-machine-is-gone"),
@@ -248,10 +261,49 @@ def test_a_lost_state_without_one(world: World) -> None:
     nothing_is_left(world)
 
 
+@pytest.mark.container
+def test_a_state_that_could_not_be_written(world: World) -> None:
+    """A disk of 64 KiB, of which nothing is left, holds the state; nine more hosts do not fit in."""
+    world.run("deployer up demo.yml")
+    disk = world.project / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    try:
+        shutil.move(world.tofu / "terraform.tfstate", disk / "state")
+        (world.tofu / "terraform.tfstate").symlink_to(disk / "state")
+        world.run(f"head -c 100000 /dev/zero > {disk}/other || true")
+        more = "".join(f"  host{number}: {{}}\n" for number in range(9))
+        world.file.write_text(world.file.read_text().replace("cloud_init:", f"{more}cloud_init:"))
+        world.run("deployer up demo.yml --yes", code=1)
+        assert (world.tofu / "errored.tfstate").exists()
+        assert "tofu state push errored.tfstate" in world.run("deployer destroy demo --yes", code=1)
+        (disk / "other").unlink()
+        section(world, "errored-tfstate")
+        nothing_is_left(world)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.vm
+def test_by_hand_with_a_virtual_machine(world: World) -> None:
+    world.file.write_text(world.file.read_text().replace("provider: {path: infra}", "provider: local"))
+    child = world.start("deployer up demo.yml")
+    world.wait(lambda: "wait_ssh: started" in world.output(), child)
+    child.kill()
+    child.wait()
+    look = next(line for line in PAGE.of("sh", "to-see-that-nothing-is-left")[0].text.splitlines() if "pgrep" in line)
+    assert world.name in world.shell.type(look.removeprefix("! ")), "the page's own words find the machine"
+    assert "interrupted at wait_ssh" in section(world, "to-look")
+    section(world, "by-hand")
+    section(world, "to-tell-deployer")
+    nothing_is_left(world)
+
+
 def test_every_state_and_every_section_is_tried() -> None:
-    tried = {case.anchor for case in CASES} | {
+    cases = [getattr(case, "values", [case])[0] for case in CASES]
+    tried = {case.anchor for case in cases} | {
         *("to-look", "to-take-everything-away", "by-hand", "to-see-that-nothing-is-left", "to-tell-deployer"),
         *("locked", "the-state-file-cannot-be-read", "opentofus-lock-is-held", "opentofus-state-is-lost"),
-        *("provision_failed-at-wait_cloud_init", "errored-tfstate"),
+        "errored-tfstate",
     }
     assert {block.section for block in PAGE.of("sh")} == tried

@@ -6,14 +6,13 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.docs.pages import CHECKOUT, read_page
-from tests.docs.shell import Shell, left_running
+from tests.docs.shell import Shell, free_port, left_running, stand_in
 
 _SETTINGS = """\
 name: {name}
@@ -44,8 +43,8 @@ class World:
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
         self.name = f"demo-{secrets.token_hex(3)}"
-        self.port = _free_port()
-        shell.renamed = {r"\bdemo\b": self.name, r"\b8080\b": str(self.port)}
+        self.port = free_port()
+        shell.renamed = {r"\bdemo\b(?!-)": self.name, r"\b8080\b": str(self.port)}
         self.project = shell.directory
         self.home = self.project / ".deployer" / "environments" / self.name
         self.tofu = self.home / "tofu"
@@ -148,7 +147,17 @@ class World:
         return data
 
     def servers(self) -> list[str]:
-        return [argv for argv in left_running(self.project) if "sshd" in argv]
+        """The environment's machines that run, whatever any file says."""
+        containers = left_running(f"deployer-test-machines/{self.name}-")
+        return [argv for argv in left_running(str(self.project)) if "sshd" in argv] + [
+            argv for argv in containers if argv.startswith("systemd-nspawn")
+        ]
+
+    def in_containers(self, cloud_init: str) -> None:
+        """From now on the machines are systemd containers with cloud-init."""
+        text = self.file.read_text().replace("provider: {path: infra}", "provider: local")
+        self.file.write_text(text.replace("cloud_init: false", f"cloud_init: {cloud_init}"))
+        stand_in(self.shell)
 
     def close(self) -> None:
         self.release()
@@ -161,12 +170,6 @@ class World:
         path = self.project / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _alive(pid: int) -> bool:
