@@ -33,7 +33,7 @@ class LocalState:
 
 
 def look(folder: Path) -> LocalState:
-    """Reads the files in `folder`; never raises for their content. Raises OSError where they cannot be read."""
+    """Reads the files in `folder`; never raises: what cannot be read is damaged."""
     errored = folder / "errored.tfstate"
     condition, resources = _condition(folder)
     interrupted = (folder / _NOTE).exists() and _lock_holder(folder) is None
@@ -76,10 +76,12 @@ def _condition(folder: Path) -> tuple[Condition, tuple[str, ...]]:
         data = (folder / "terraform.tfstate").read_bytes()
     except FileNotFoundError:
         return "absent", ()
+    except OSError:  # a folder, or a disk that does not give it out: nothing that OpenTofu could work with
+        return "damaged", ()
     if not data.strip():
         return "empty", ()
     try:
-        state = json.loads(data)
+        state = json.loads(data.decode("utf-8"))  # OpenTofu reads no other encoding, and json guesses some
         addresses = tuple(
             f"{r['type']}.{r['name']}{_index(i)}"
             for r in state["resources"]

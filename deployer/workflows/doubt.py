@@ -1,0 +1,69 @@
+"""Whether OpenTofu's state can be trusted to say what exists, and the way out where it cannot. Runs nothing."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from deployer.environment import AnyEnvironment, DestroyFailed, Destroying, Resources
+from deployer.errors import FailureKind, StepFailed
+from deployer.storage.folder import EnvironmentFolder
+from deployer.tofu.state import look
+
+_CONDITIONS = {"damaged": "damaged", "absent": "not there", "empty": "empty, as a kill or a power cut can leave it"}
+
+
+def doubt(folder: EnvironmentFolder, environment: AnyEnvironment) -> StepFailed | None:
+    """Why "nothing is left" would be a guess, if it would. A destruction that has begun cannot have made anything."""
+    name, known = environment.name, environment.resources
+    begun = isinstance(environment, (Destroying, DestroyFailed))
+    may_go_on = known is Resources.POSSIBLE and not begun
+    state = look(folder.tofu)
+    if state.errored is not None:
+        return unpushed(folder, name)
+    lost = state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE)
+    if lost:
+        problem = f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {_CONDITIONS[state.condition]}"
+    elif state.interrupted and may_go_on:
+        problem = "OpenTofu was killed while it was making things, and may not have written down all of them"
+    else:
+        return None
+    backup = folder.tofu / "terraform.tfstate.backup"
+    if may_go_on:
+        help_ = f"deployer provision {name} --from-start    # takes up what was begun; then destroy knows all of it"
+    elif _has_content(backup):
+        help_ = (
+            f"cd {shlex.quote(str(folder.tofu))} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"
+            f"    # the state before the last change; if it has all: deployer destroy {name}"
+        )
+    else:
+        help_ = (
+            f"deployer destroy {name} --abandon --yes    # but look at the provider yourself first: is nothing there?"
+        )
+    return StepFailed(
+        problem,
+        kind=FailureKind.TOFU,
+        detail="machines may exist that it does not know, so this is not called destroyed",
+        help=help_,
+    )
+
+
+def unpushed(folder: EnvironmentFolder, name: str) -> StepFailed | None:
+    """Where OpenTofu could not save its state: to go on from the older one would make everything a second time."""
+    errored = look(folder.tofu).errored
+    if errored is None:
+        return None
+    return StepFailed(
+        f"OpenTofu could not save its state and left it in {errored}",
+        kind=FailureKind.TOFU,
+        detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
+        help=f"cd {shlex.quote(str(folder.tofu))} && tofu state push errored.tfstate && rm errored.tfstate"
+        f"    # then go on, or: deployer destroy {name}",
+    )
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
