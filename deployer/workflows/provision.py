@@ -16,6 +16,7 @@ from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, write_variables
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.cloud_config import cloud_config
+from deployer.workflows.doubt import unpushed
 from deployer.workflows.hosts import forget_replaced, read_hosts, targets
 from deployer.workflows.keys import private_key, public_key
 from deployer.workflows.run import Run, Session
@@ -108,6 +109,8 @@ class _Provision:
         render(self._run.session, self._spec, Path(self._run.environment.directory))
 
     def plan(self) -> str:
+        if (problem := unpushed(self._folder, self._run.environment.name)) is not None:
+            raise problem
         self._planned = self._tofu.plan(self._folder.tofu / PLAN_FILE)
         return self._planned.summary
 
