@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,10 +95,16 @@ def read_record(path: Path) -> Record | None:
         if not text or int(checksum, 16) != zlib.crc32(text):
             return None
         data = json.loads(text)
-        data["children"] = tuple(Child(**child) for child in data["children"])
-        return Record(**data)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        children = data.pop("children")
+        if not all(_is_typed(part) for part in (data, *children)):
+            return None
+        return Record(**data, children=tuple(Child(**child) for child in children))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _is_typed(part: Mapping[str, object]) -> bool:
+    return all(isinstance(value, int if name == "pid" else str) for name, value in part.items())
 
 
 def _now() -> str:
