@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +26,7 @@ from deployer.environment import (
     Provisioning,
     create,
 )
-from deployer.errors import Declined, Interrupted, InvalidInput, StepFailed, WrongState
+from deployer.errors import Declined, DeployerError, Interrupted, InvalidInput, StepFailed, WrongState
 from deployer.events import Notice, utc_now
 
 if TYPE_CHECKING:
@@ -158,13 +158,18 @@ class Deployer(Reading):
         tofu = self._tofu(session.folder, spec, session)
         settled = isinstance(before, (Provisioned, Configured, ConfigureFailed))
         if (settled and not from_start) or (accepted and before.resources != "none"):
-            changes = self._changes(session, before, accepted, spec, directory)
-            if settled and changes.plan is not None and changes.plan.empty and accepted is None:
-                message = f"nothing to do: environment {before.name} is as its file and OpenTofu say"
-                self._report(Notice(message=message, environment=before.name))
-                return before
-            if confirm is not None and not confirm(changes):
-                raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
+            try:
+                changes = self._changes(session, before, accepted, spec, directory)
+                if settled and changes.plan is not None and changes.plan.empty and accepted is None:
+                    message = f"nothing to do: environment {before.name} is as its file and OpenTofu say"
+                    self._report(Notice(message=message, environment=before.name))
+                    return before
+                if confirm is not None and not confirm(changes):
+                    raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
+            except BaseException:
+                if accepted is not None:
+                    self._put_back(session, before)
+                raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and accepted is None and not from_start
         done = provision.steps_to_keep(_finished(before), spec, directory, session.folder) if resumes else ()
         data = accepted.data if accepted else None
@@ -189,12 +194,12 @@ class Deployer(Reading):
     def _changes(
         self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None, spec: Spec, directory: Path
     ) -> Changes:
-        """What would come of it. The tofu folder is as before afterwards, where the file has not changed."""
+        """What would come of it. The tofu folder holds what was asked about then."""
         from deployer.config.diff import spec_changes
 
         lines = spec_changes(before.spec, accepted.data) if accepted else ()
         try:
-            return Changes(lines, self._preview(session, spec, directory, rendered=accepted is None))
+            return Changes(lines, self._preview(session, spec, directory))
         except StepFailed as error:
             if not isinstance(before, (ProvisionFailed, Provisioning)):
                 raise
@@ -202,19 +207,32 @@ class Deployer(Reading):
             self._report(Notice(message=f"no plan to show yet: {error}", level="warning", environment=before.name))
             return Changes(lines, None)
 
-    def _preview(self, session: Session, spec: Spec, directory: Path, *, rendered: bool = False) -> Plan:
+    def _preview(self, session: Session, spec: Spec, directory: Path) -> Plan:
+        from deployer.storage.folder import storage_failed
         from deployer.workflows.provision import render
 
         tofu = self._tofu(session.folder, spec, session)
         try:
-            if not rendered:
-                render(session, spec, directory)
+            # Rendered each time: the user's own module may have changed, and so may what an earlier question left.
+            if render(session, spec, directory) or not (tofu.folder / ".terraform").exists():
                 tofu.init()
                 tofu.validate()
             return tofu.plan(lock=False)
         except (StepFailed, Interrupted) as error:
             error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
             raise
+        except OSError as error:
+            raise storage_failed("cannot write", tofu.folder, error) from error
+
+    def _put_back(self, session: Session, before: AnyEnvironment) -> None:
+        """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
+        undone. Never raises: the next plan renders it anyway."""
+        from deployer.workflows.provision import render
+
+        with suppress(DeployerError, OSError):
+            spec = self._spec(before)
+            if render(session, spec, Path(before.directory)):
+                self._tofu(session.folder, spec, session).init()
 
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:

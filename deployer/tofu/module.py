@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,53 @@ from deployer.errors import FailureKind, StepFailed
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
 _NEVER_COPIED = shutil.ignore_patterns(
-    ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".terraform.tfstate.lock.info", ".*_cache"
+    ".terraform",
+    ".git",
+    "__pycache__",
+    "*.tfstate",
+    "*.tfstate.*",
+    ".terraform.tfstate.lock.info",
+    ".*_cache",
+    ".deployer",
 )
 _DECLARED = re.compile(r'^\s*variable\s+"?([A-Za-z0-9_-]+)"?\s*\{', re.MULTILINE)
 
 
-def copy_module(source: Path, folder: Path) -> None:
-    """Makes `folder` hold the module in `source`. State, machines and whatever else lies there stay as they are.
+def copy_module(source: Path, folder: Path) -> bool:
+    """Makes `folder` hold the module in `source`; whether it held another one before. State, machines and whatever else
+    lies there stay as they are.
 
     Files that an earlier copy brought and the module no longer has are removed. Raises OSError, and StepFailed where
-    the module brings a terraform.tfvars.json of its own, which ours would replace.
+    the module is not there, or brings a terraform.tfvars.json of its own, which ours would replace.
     """
+    if not source.is_dir():
+        raise StepFailed(
+            f"the module {source} is not there", kind=FailureKind.INPUT, detail="provider.path names that folder"
+        )
     if (source / VARIABLES).exists():
         raise StepFailed(
             f"the module {source} has a {VARIABLES}",
             kind=FailureKind.INPUT,
             detail="deployer writes that file; give your values as provider.options, or in a file *.auto.tfvars",
         )
+    if not module_differs(source, folder):
+        return False
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = _manifest(folder)
-    shutil.copytree(source, folder, ignore=_NEVER_COPIED, dirs_exist_ok=True)
+    before, now = _manifest(folder), _files(source, folder)
+    shutil.copytree(source, folder, ignore=_ignored(folder), dirs_exist_ok=True)
     folder.chmod(0o700)  # copytree gives it the source's mode, and secrets will lie in it
-    now = {
-        str(p.relative_to(source))
-        for p in source.rglob("*")
-        if p.is_file() and (folder / p.relative_to(source)).exists()
-    }
     for stale in before - now:
         (folder / stale).unlink(missing_ok=True)
     (folder / _MANIFEST).write_text(json.dumps(sorted(now)), encoding="utf-8")
+    return True
+
+
+def module_differs(source: Path, folder: Path) -> bool:
+    """Whether the module in `source` is another than the one `folder` holds. Raises OSError."""
+    files = _files(source, folder)
+    return files != _manifest(folder) or any(
+        not (folder / name).exists() or not filecmp.cmp(source / name, folder / name, shallow=False) for name in files
+    )
 
 
 def write_variables(folder: Path, required: Mapping[str, Any], optional: Mapping[str, Any]) -> None:
@@ -57,6 +76,26 @@ def write_variables(folder: Path, required: Mapping[str, Any], optional: Mapping
     with open(descriptor, "w", encoding="utf-8") as file:
         json.dump(data, file, indent=2)
     new.replace(folder / VARIABLES)
+
+
+def _ignored(folder: Path) -> Callable[[str, list[str]], set[str]]:
+    """What is never copied: other people's state and caches, and, where it lies inside the module, our own home."""
+
+    def ignored(directory: str, names: list[str]) -> set[str]:
+        ours = {name for name in names if (path := Path(directory, name)) == folder or path in folder.parents}
+        return ours | _NEVER_COPIED(directory, names)
+
+    return ignored
+
+
+def _files(source: Path, folder: Path) -> set[str]:
+    found: set[str] = set()
+    ignored = _ignored(folder)
+    for directory, folders, files in os.walk(source, followlinks=True):
+        left_out = ignored(directory, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left_out]
+        found |= {os.path.relpath(Path(directory, name), source) for name in files if name not in left_out}
+    return found
 
 
 def _manifest(folder: Path) -> set[str]:

@@ -40,6 +40,8 @@ def _keygen(*arguments: str, environ: Mapping[str, str], interrupts: Interrupts)
     outcome, text = capture(request, interrupts=interrupts)
     if outcome.returncode != 0:
         raise StepFailed(
-            f"the key {arguments[-1]} cannot be used", kind=FailureKind.INPUT, detail=" ".join(outcome.tail)[:300]
+            f"the key {arguments[-1]} cannot be used",
+            kind=FailureKind.INPUT,
+            detail=" ".join(line for line in outcome.tail[-1:]),  # before it there may be a banner
         )
     return text

@@ -13,7 +13,7 @@ from deployer.events import utc_now
 from deployer.remote import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import copy_module, write_variables
+from deployer.tofu.module import copy_module, module_differs, write_variables
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.cloud_config import cloud_config
 from deployer.workflows.doubt import unpushed
@@ -51,21 +51,30 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
     return run.conclude(story, lambda environment: environment.succeed(utc_now()))
 
 
-def steps_to_keep(finished: tuple[FinishedStep, ...]) -> tuple[FinishedStep, ...]:
-    """The finished steps a new run need not repeat: all, or none of the planning where the apply is still to do,
-    because an apply that was cut short makes the saved plan stale."""
-    names = [step.name for step in finished]
-    return (
-        finished if "tofu_apply" in names else tuple(s for s in finished if s.name not in ("render_tofu", "tofu_plan"))
-    )
+def steps_to_keep(
+    finished: tuple[FinishedStep, ...], spec: Spec, directory: Path, folder: EnvironmentFolder
+) -> tuple[FinishedStep, ...]:
+    """The finished steps a new run need not repeat: all where OpenTofu has done its part, otherwise none. What failed
+    may have been mended in the module, and an apply that was cut short makes the saved plan stale."""
+    source = module_of(spec, directory)
+    if "read_outputs" not in (step.name for step in finished) or (
+        source.is_dir() and module_differs(source, folder.tofu)
+    ):
+        return ()
+    return finished
 
 
-def render(session: Session, spec: Spec, directory: Path) -> None:
-    """Writes the environment's root module: the provider's files and the input variables (docs/providers.md)."""
+def module_of(spec: Spec, directory: Path) -> Path:
+    """The folder with the provider's files."""
+    return bundled("tofu") / spec.provider.name if spec.provider.name else located(directory, str(spec.provider.path))
+
+
+def render(session: Session, spec: Spec, directory: Path) -> bool:
+    """Writes the environment's root module: the provider's files and the input variables (docs/providers.md). Returns
+    whether the files are others than before."""
     folder = session.folder
     private_directory(folder.tofu)
-    source = bundled("tofu") / spec.provider.name if spec.provider.name else located(directory, str(spec.provider.path))
-    copy_module(source, folder.tofu)
+    another = copy_module(module_of(spec, directory), folder.tofu)
     key = private_key(spec, directory, folder)
     public = public_key(key, folder, environ=session.environ, interrupts=session.interrupts)
     user_data = "" if spec.cloud_init is False else cloud_config(spec.ssh.user, public, spec.cloud_init)
@@ -77,6 +86,7 @@ def render(session: Session, spec: Spec, directory: Path) -> None:
         **spec.provider.options,
     }
     write_variables(folder.tofu, required, {"ssh_user": spec.ssh.user})
+    return another
 
 
 def _host_variables(spec: Spec, name: str) -> dict[str, object]:

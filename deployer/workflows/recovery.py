@@ -20,6 +20,12 @@ def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause
         folder.recovery.write_text(recovery_page(folder, environment, cause, log), encoding="utf-8")
 
 
+def forget_recovery(folder: EnvironmentFolder) -> None:
+    """Removes the page where nothing is left to recover from. Never raises."""
+    with contextlib.suppress(OSError):
+        folder.recovery.unlink(missing_ok=True)
+
+
 def recovery_page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> str:
     """The page as Markdown. Names and causes come from files and children: they are shown, never part of a command."""
     tofu = shlex.quote(str(folder.tofu))

@@ -32,7 +32,7 @@ from deployer.process import Interrupts
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.repository import HeldEnvironment
 from deployer.workflows.advice import by_hand, next_commands, what_exists
-from deployer.workflows.recovery import write_recovery
+from deployer.workflows.recovery import forget_recovery, write_recovery
 
 P = TypeVar("P", Provisioning, Configuring, Destroying)
 F = TypeVar("F", bound=AnyEnvironment)
@@ -106,6 +106,7 @@ class Run(Generic[P]):
             story()
             final = succeed(self.environment)
             self._save_final(final)
+            forget_recovery(self.session.folder)
         except Interrupted as error:
             self._explain_interrupt(error)
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import StepFailed
-from deployer.tofu.module import copy_module, write_variables
+from deployer.tofu.module import copy_module, module_differs, write_variables
 
 
 @pytest.fixture
@@ -107,3 +107,46 @@ def test_a_module_that_is_no_text_is_survived(folder: Path) -> None:
     (folder / "odd.tf").mkdir()
     write_variables(folder, {}, {"ssh_user": "me"})
     assert json.loads((folder / "terraform.tfvars.json").read_text()) == {"ssh_user": "me"}
+
+
+def test_the_environments_own_state_outlives_a_state_beside_the_module(source: Path, folder: Path) -> None:
+    # Somebody had tried the module by hand, in its own folder, and tidied up later.
+    (source / "terraform.tfstate").write_text("tried by hand")
+    copy_module(source, folder)
+    (folder / "terraform.tfstate").write_text("the environment's")
+    (source / "main.tf").write_text("# changed\n")
+    copy_module(source, folder)
+    (source / "terraform.tfstate").unlink()
+    (source / "main.tf").write_text("# changed again\n")
+    copy_module(source, folder)
+    assert (folder / "terraform.tfstate").read_text() == "the environment's"
+
+
+def test_a_home_inside_the_module_is_not_copied_into_itself(source: Path) -> None:
+    for home in (".deployer", "state"):
+        folder = source / home / "environments" / "demo" / "tofu"
+        copy_module(source, folder)
+        copy_module(source, folder)
+        assert names(folder) == MODULE, home
+
+
+def test_whether_the_module_is_another_is_known(source: Path, folder: Path) -> None:
+    assert module_differs(source, folder)
+    assert copy_module(source, folder)
+    (folder / "terraform.tfstate").write_text("{}")
+    assert not module_differs(source, folder)
+    assert not copy_module(source, folder)
+    (source / "modules" / "net" / "main.tf").write_text("# changed\n")
+    assert module_differs(source, folder)
+    assert copy_module(source, folder)
+    (folder / "start.sh").unlink()
+    assert copy_module(source, folder), "what somebody removed is put back"
+    (source / "start.sh").unlink()
+    assert copy_module(source, folder)
+    assert not (folder / "start.sh").exists()
+
+
+def test_a_module_that_has_gone(source: Path, folder: Path) -> None:
+    with pytest.raises(StepFailed, match="is not there"):
+        copy_module(source / "nowhere", folder)
+    assert not folder.exists()
