@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -523,22 +524,32 @@ def test_two_machines_side_by_side(folder: Folder) -> None:
     assert not any(listens(port) for port in ports)
 
 
-def test_without_root(folder: Folder, tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Folder]:
+    """As `folder`, where every user may enter: pytest closes its own directories whenever another pytest starts."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        Path(directory).chmod(0o755)
+        made = Folder(Path(directory) / "tofu", {"web": dict(SMALL)})
+        made.init()
+        yield made
+        for pid in made.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_without_root(open_folder: Folder) -> None:
     """As root, the same as an unprivileged user; otherwise the whole file has shown it already."""
+    folder, base = open_folder, open_folder.path.parent
     if os.getuid() == 0:
         prepared = cache()
         subprocess.run([sys.executable, "-B", str(PROVIDER / "machine.py"), "image"], check=True, capture_output=True)
-        home = tmp_path / "home"
+        home = base / "home"
         for image in (prepared / "images").glob("debian-12-*"):
             (home / "images" / image.name).mkdir(parents=True)
             for name in ("disk.qcow2", "vmlinuz", "initrd"):
                 if (image / name).exists():
                     shutil.copy(image / name, home / "images" / image.name)
         subprocess.run(["chown", "-R", "65534:65534", str(home), str(folder.path)], check=True)
-        for parent in [tmp_path, *tmp_path.parents]:
-            if parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        tofu = Path(shutil.copy(tofu_binary(), tmp_path / "tofu-binary"))
+        tofu = Path(shutil.copy(tofu_binary(), base / "tofu-binary"))
         tofu.chmod(0o755)
         folder.engine = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(tofu))
         folder.environment = {"HOME": str(home), "DEPLOYER_CACHE": str(home), "PATH": "/usr/bin:/bin:/usr/sbin"}
