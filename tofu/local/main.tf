@@ -97,6 +97,10 @@ output "hosts" {
   # Read through the resource's own output: unknown, and so not read, until the machine has been started.
   value = {
     for name, running in terraform_data.running :
-    name => try(merge({ user = var.ssh_user }, jsondecode(file(running.output.ports))), null)
+    name => try(merge(jsondecode(file(running.output.ports)), {
+      user    = var.ssh_user
+      id      = terraform_data.machine[name].id
+      console = "machines/${name}/serial.log"
+    }), null)
   }
 }
