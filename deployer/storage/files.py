@@ -44,11 +44,11 @@ class FileRepository:
     def names(self) -> tuple[str, ...]:
         try:
             found = [p.name for p in (self.home / "environments").iterdir() if _NAME.fullmatch(p.name)]
-            return tuple(sorted(n for n in found if self.folder(n).state.exists()))
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise storage_failed("cannot read", self.home / "environments", error) from error
+        return tuple(sorted(n for n in found if _is_there(self.folder(n).state)))
 
     def load(self, name: str) -> AnyEnvironment:
         folder = self.folder(name)
@@ -71,7 +71,7 @@ class FileRepository:
         folder = self.folder(name)
         if new:
             private_directory(folder.root)
-        elif not folder.state.exists():
+        elif not _is_there(folder.state):
             raise self._unknown(name)
         with hold(folder.lock, name, command, timeout=timeout, interrupts=interrupts) as lock:
             yield HeldFiles(folder, lock)
@@ -111,6 +111,17 @@ class HeldFiles:
 
     def child_ended(self, child: ProcessIdentity) -> None:
         self._lock.child_ended(child)
+
+
+def _is_there(path: Path) -> bool:
+    # Path.exists raises for a folder that may not be entered, and in later Pythons takes it for an empty one.
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise storage_failed("cannot read", path, error) from error
+    return True
 
 
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
