@@ -48,7 +48,8 @@ def spans(line: Cells) -> str:
     out, start = "", 0
     for i in range(1, len(line) + 1):
         if i == len(line) or line[i][1] != line[start][1]:
-            text = escape("".join(c for c, _ in line[start:i]))
+            # No-break spaces: not every program that draws SVG keeps several plain ones.
+            text = escape("".join(c for c, _ in line[start:i])).replace(" ", "\xa0")
             out += f'<tspan class="{line[start][1]}">{text}</tspan>' if line[start][1] else text
             start = i
     return out
@@ -63,7 +64,7 @@ def picture(lines: list[Cells]) -> str:
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">
 <style>
-text {{ font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #d8dee9; white-space: pre }}
+text {{ font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #d8dee9 }}
 .b {{ font-weight: bold; fill: #fff }} .d {{ fill: #8b95a7 }}
 .r {{ fill: #ff6b6b }} .g {{ fill: #7bd88f }} .y {{ fill: #ffd166 }}
 </style>
@@ -79,4 +80,5 @@ text {{ font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
 if __name__ == "__main__":
     _, recording, typed = sys.argv
     prompt: Cells = [("$", "g"), (" ", ""), *((c, "b") for c in typed)]
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     sys.stdout.write(picture([prompt, *screen(Path(recording))]))

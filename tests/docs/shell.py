@@ -32,7 +32,7 @@ class Shell:
         self.renamed: dict[
             str, str
         ] = {}  # a page's name or port, as a pattern, and ours: several tests share a computer
-        self._here = directory
+        self._here = self._before = directory
 
     def write(self, block: Block) -> None:
         """Writes the file that a block shows."""
@@ -47,7 +47,8 @@ class Shell:
     def type(self, text: str, *, seconds: float = 300, where: str = "") -> str:
         text = self.ours(text)
         left = self.directory.parent / f"{self.directory.name}.pwd"
-        script = "\n".join(["set -euo pipefail", *_commands(text), f"pwd > {shlex.quote(str(left))}"])
+        leaving = f'printf \'%s\\n\' "$PWD" "$OLDPWD" > {shlex.quote(str(left))}'
+        script = "\n".join(["set -euo pipefail", f"OLDPWD={shlex.quote(str(self._before))}", *_commands(text), leaving])
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self._here,
@@ -63,7 +64,7 @@ class Shell:
         printed = _PAINT.sub("", done.stdout).replace("\r\n", "\n")
         assert done.returncode == 0, f"{where}: code {done.returncode} in {self._here}:\n{text}\n{printed}"
         assert "Traceback" not in printed, f"{where}:\n{printed}"
-        self._here = Path(left.read_text().strip())
+        self._here, self._before = map(Path, left.read_text().splitlines())
         return printed
 
     def ours(self, text: str) -> str:

@@ -232,6 +232,16 @@ def test_tofu_at_work_by_hand(world: World) -> None:
     nothing_is_left(world)
 
 
+def test_destroy_after_a_power_cut_refuses_until_it_was_done_by_hand(world: World) -> None:
+    power_cut_at_apply(world)
+    assert "not called destroyed" in world.run("deployer destroy demo --yes", code=1)
+    assert world.state() == "destroy_failed"
+    world.run("deployer up demo", code=3)
+    section(world, "by-hand")
+    section(world, "to-tell-deployer")
+    nothing_is_left(world)
+
+
 def lost_blocks() -> list[str]:
     return [block.text for block in PAGE.of("sh", "opentofus-state-is-lost")]
 
