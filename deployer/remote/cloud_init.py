@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from deployer.remote.words import one_line
 
@@ -29,29 +30,21 @@ class CloudInit:
     boot_id: str = ""
 
 
-_MARK = "deployer-report"
-
 # A constant, on one line, without single quotes, exclamation marks and backslashes: it means the same in every login
-# shell; printf, because some `echo` interpret the backslashes of JSON. While cloud-init is at work it watches
-# cloud-init's own files for some seconds first: that spares an emulated machine a handshake and a Python start for each
-# poll. A process left over in the final stage's control group is most often a reboot that cloud-init is about to ask
-# for: the three seconds given to it keep us from calling that "done".
+# shell. While cloud-init is at work it watches cloud-init's own files for some seconds first: that spares an emulated
+# machine a handshake and a Python start for each poll. A process left over in the final stage's control group is most
+# often a reboot that cloud-init is about to ask for: the three seconds given to it keep us from calling that "done".
 REPORT_COMMAND = (
-    "exec sh -c '"
-    f"echo; echo {_MARK} boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null);"
-    " d=/run/cloud-init; n=0;"
-    " while test -e $d/status.json -a $n -lt 10; do test -e $d/result.json && break; sleep 0.5; n=$((n+1)); done;"
-    " c=/sys/fs/cgroup; n=0;"
-    " while test $n -lt 6 && cat $c/system.slice/cloud-final.service/cgroup.procs"
-    " $c/system.slice/cloud-init-main.service/cgroup.procs"
-    " $c/systemd/system.slice/cloud-final.service/cgroup.procs 2>/dev/null | read -r p;"
-    " do sleep 0.5; n=$((n+1)); done;"
-    f' if test "$(systemctl is-system-running 2>/dev/null)" = stopping; then echo {_MARK} stopping; exit 0; fi;'
-    f" command -v cloud-init >/dev/null 2>&1 || {{ echo {_MARK} absent; exit 0; }};"
-    f" echo {_MARK} status;"
-    ' out=$(cloud-init status --format json 2>/dev/null); test -n "$out" || out=$(cloud-init status --long 2>&1);'
-    ' printf %s "$out"\''
+    "exec sh -c 'd=/run/cloud-init; c=/sys/fs/cgroup/system.slice; n=0;"
+    " while test -e $d/status.json -a $n -lt 10; do test -e $d/result.json && break; sleep 0.5; n=$((n+1)); done; n=0;"
+    " while test $n -lt 6 && cat $c/cloud-final.service/cgroup.procs $c/cloud-init-main.service/cgroup.procs"
+    ' 2>/dev/null | read -r p; do sleep 0.5; n=$((n+1)); done; s="too old, no JSON";'
+    " command -v cloud-init >/dev/null || s=absent;"
+    ' test "$(systemctl is-system-running 2>/dev/null)" = stopping && s="going down";'
+    ' echo; echo "deployer-report $(cat /proc/sys/kernel/random/boot_id 2>/dev/null) $s";'
+    " case $s in too*) cloud-init status --format json 2>/dev/null ;; esac; exit 0'"
 )
+_REPORT = re.compile(r"^deployer-report ([\w-]*) (.*)$", re.MULTILINE)  # a login shell may print before us
 
 LOG_COMMAND = (
     "exec sh -c 'f=/var/log/cloud-init-output.log; tail -c 8000 $f 2>/dev/null || sudo -n tail -c 8000 $f 2>/dev/null'"
@@ -60,98 +53,45 @@ LOG_COMMAND = (
 
 def read_report(output: str) -> CloudInit:
     """What REPORT_COMMAND printed, decided. Never raises; what cannot be understood counts as still running."""
-    boot_id, seen, lines = "", "", output.split("\n")
-    for number, line in enumerate(lines):
-        mark, _, rest = line.strip().partition(" ")
-        if mark != _MARK:
-            continue  # a login shell may print before us
-        seen, _, value = rest.partition(" ")
-        if seen == "boot":
-            boot_id = one_line(value, 64)
-        elif seen == "status":
-            return decide("\n".join(lines[number + 1 :]), boot_id=boot_id)
-    if seen == "absent":
-        return CloudInit(outcome=CloudInitOutcome.ABSENT, answer="not installed", boot_id=boot_id)
-    answer = "the machine is going down" if seen == "stopping" else "no report"
-    return CloudInit(outcome=CloudInitOutcome.RUNNING, answer=answer, boot_id=boot_id)
+    found = _REPORT.search(output)
+    return decide(output[found.end() :], found[2], boot_id=found[1]) if found else decide("", "no report")
 
 
-def decide(report: str, *, boot_id: str = "") -> CloudInit:
-    """The meaning of `cloud-init status --format json`, or of `--long` where a version before 22.4 has no JSON."""
-    facts = _json(report) or _text(report)
-    status = _word(facts.get("status"))
-    extended = _word(facts.get("extended_status")) or status  # since 23.4
-    stage = one_line(_word(facts.get("stage")), 40)
-    answer = one_line(extended, 60) or f"not understood: {one_line(report, 80)}"
+def decide(report: str, word: str = "no JSON", *, boot_id: str = "") -> CloudInit:
+    """The meaning of `cloud-init status --format json`, or of our own `word` where there is no JSON."""
+    facts = _json(report) or {"status": word}
+    status, extended, stage = (str(facts.get(key) or "") for key in ("status", "extended_status", "stage"))
+    answer = one_line(extended or status, 60)
+    causes, levels = _texts(facts.get("errors")), facts.get("recoverable_errors")
+    levels = levels if isinstance(levels, dict) else {}
+    warnings = [f"{level}: {text}" for level, texts in levels.items() for text in _texts(texts)]
+    # Before 23.4 an error is told as soon as it happens; only the stage says that the rest is still running.
+    going_on = extended.endswith(("running", "not started")) or (stage and not extended)
+    outcome = CloudInitOutcome.RUNNING
+    if status in ("disabled", "absent"):
+        outcome, causes = CloudInitOutcome(status), []
+    elif status == "error" and not going_on:
+        outcome = CloudInitOutcome.ERROR
+        serious = [w for w in warnings if w.startswith(("CRITICAL", "ERROR"))]
+        causes = causes or serious or ["cloud-init reports an error and names none"]
+    elif "degraded done" in (status, extended) or (status == "done" and warnings):
+        outcome, causes = CloudInitOutcome.DEGRADED, warnings or ["cloud-init does not say why"]
+    elif status == "done":
+        outcome, causes = CloudInitOutcome.DONE, []
+    elif stage:
+        answer += f" ({one_line(stage, 40)})"
+    kept = tuple(dict.fromkeys(one_line(cause, 400) for cause in causes))[:20]
+    return CloudInit(outcome=outcome, answer=answer, causes=kept, boot_id=boot_id)
 
-    def outcome(found: CloudInitOutcome, causes: Iterable[str] = ()) -> CloudInit:
-        shown = f"{answer} ({stage})" if stage and found is CloudInitOutcome.RUNNING else answer
-        kept = tuple(dict.fromkeys(one_line(cause, 400) for cause in causes))[:20]
-        return CloudInit(outcome=found, answer=shown, causes=kept, boot_id=boot_id)
 
-    if status == "disabled":
-        return outcome(CloudInitOutcome.DISABLED)
-    if status == "error" or extended.startswith("error"):
-        # Before 23.4 an error is told as soon as it happens; only the stage says that the rest is still running.
-        over = not extended.endswith(("running", "not started")) and not (stage and "extended_status" not in facts)
-        return outcome(CloudInitOutcome.ERROR if over else CloudInitOutcome.RUNNING, _errors(facts))
-    if extended in ("done", "degraded done"):
-        warnings = _warnings(facts)
-        if not warnings and extended == "done":
-            return outcome(CloudInitOutcome.DONE)
-        return outcome(CloudInitOutcome.DEGRADED, warnings or ("cloud-init does not say why",))
-    return outcome(CloudInitOutcome.RUNNING)
-
-
-def _json(report: str) -> Mapping[str, object]:
-    start = report.find("{")
-    if start < 0:
-        return {}
+def _json(report: str) -> dict[str, Any]:
     try:
-        facts, _ = json.JSONDecoder(strict=False).raw_decode(report, start)
+        # From the first brace on, as warnings may come before; machines put control characters into their strings.
+        facts, _ = json.JSONDecoder(strict=False).raw_decode(report, max(0, report.find("{")))
     except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
 
-def _text(report: str) -> Mapping[str, object]:
-    facts: dict[str, object] = {}
-    lines = report.splitlines()
-    for number, line in enumerate(lines):
-        key, colon, value = line.partition(":")
-        if key == "detail" and colon:
-            facts["detail"] = "\n".join([value, *lines[number + 1 :]])
-            break  # the rest is free text
-        if key in ("status", "extended_status") and colon:
-            facts[key] = value.strip()
-    return facts
-
-
-def _word(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
-
-
 def _texts(value: object) -> list[str]:
-    items: list[object] = list(value) if isinstance(value, list) else []
-    return [text for item in items if (text := str(item).strip())]
-
-
-def _errors(facts: Mapping[str, object]) -> list[str]:
-    """The errors listed; else those of each stage; else the serious recoverable ones; else the detail."""
-    stages = [stage for stage in facts.values() if isinstance(stage, dict)]
-    serious = [w for w in _warnings(facts) if w.startswith(("CRITICAL", "ERROR"))]
-    detail = _word(facts.get("detail"))
-    return (
-        _texts(facts.get("errors"))
-        or [error for stage in stages for error in _texts(stage.get("errors"))]
-        or serious
-        or ([detail] if detail and not detail.startswith("DataSource") else [])
-        or ["cloud-init reports an error and names none"]
-    )
-
-
-def _warnings(facts: Mapping[str, object]) -> list[str]:
-    levels = facts.get("recoverable_errors")
-    if not isinstance(levels, dict):
-        return []
-    return [f"{level}: {text}" for level, texts in levels.items() for text in _texts(texts)]
+    return [str(item) for item in value if item] if isinstance(value, list) else []

@@ -1,165 +1,137 @@
-"""Waits until hosts let us in, and until cloud-init is over; says which rung of the ladder held them up, and why."""
+"""Waits side by side until hosts let us in, and until cloud-init is over. Knows not how a host is asked."""
 
 from __future__ import annotations
 
-import tempfile
+import os
+import queue
+import threading
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import TypeVar
 
-from deployer.errors import FailureKind, StepFailed
-from deployer.events import Report
-from deployer.process import Interrupts
-from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
-from deployer.remote.host import Attempt, Host, Rung
+from deployer.errors import FailureKind, Interrupted, StepFailed
+from deployer.events import Event, Notice, Report
+from deployer.process import Deadline, Interrupts
+from deployer.remote.cloud_init import REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
+from deployer.remote.host import Host
 from deployer.remote.ssh import Target
-from deployer.remote.waiting import Watch, side_by_side
-from deployer.remote.words import excerpt, joined, one_line
+from deployer.remote.words import one_line
 
 T = TypeVar("T")
 
-_QUICK, _SLOW = 0.2, 2.0  # seconds between attempts, growing
-# Newer sshd shut out who fails to log in too often: five seconds' penalty each time, enforced from fifteen on.
-_AFTER_REFUSALS = (0.5, 2.0, 5.0)
+_ENDED = {"error": "failed", "degraded": "ended degraded", "disabled": "is disabled", "absent": "is not installed"}
+_TOGETHER = 1.0  # seconds for other hosts to fail along with the first, and for threads to leave
 
 
 def wait_ssh(targets: Sequence[Target], *, limit: float, interrupts: Interrupts, report: Report) -> None:
     """Waits until every target has let us in, side by side, for `limit` seconds at most.
 
     Raises StepFailed: unreachable or authentication where a host did not get further in time, input for a private key
-    that cannot be used, authentication at once for a host key that has changed. Raises Interrupted, ToolMissing.
+    that cannot be read, authentication at once for a host key that has changed. Raises Interrupted, ToolMissing.
     """
 
-    def judge(attempt: Attempt) -> tuple[str, bool | None]:
-        return attempt.answer, True if attempt.done else None
+    def work(host: Host) -> None:
+        key = host.target.private_key
+        if not (key.is_file() and os.access(key, os.R_OK)):  # waiting would not mend it
+            raise StepFailed("the private key cannot be used", kind=FailureKind.INPUT, detail=f"{key}: not readable")
+        next(host.outputs("true", "authenticate"))
+        host.tell("authenticate", "logged in")
 
-    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
-
-        def work(watch: Watch) -> bool:
-            host = Host(watch.target, scratch=Path(scratch), halt=watch.halt)
-            host.check_key()
-            return _persist(watch, host, "true", Rung.AUTHENTICATE, judge)
-
-        doing = "waiting for SSH"
-        side_by_side(targets, work, limit=limit, doing=doing, interrupts=interrupts, report=report)
+    _side_by_side(targets, work, "waiting for SSH", limit, interrupts, report)
 
 
 def wait_cloud_init(
-    targets: Sequence[Target],
-    *,
-    limit: float,
-    strict: bool,
-    required: bool,
-    interrupts: Interrupts,
-    report: Report,
+    targets: Sequence[Target], *, limit: float, strict: bool, required: bool, interrupts: Interrupts, report: Report
 ) -> dict[str, CloudInit]:
     """Waits until cloud-init is over on every target, reboots included, and returns what became of it, by name.
 
     Raises StepFailed: cloud_init for an error, for a degraded end where `strict`, and where it is absent or disabled
     though `required`; timeout, unreachable or authentication where it was not over in time. Raises Interrupted.
     """
-    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
 
-        def work(watch: Watch) -> CloudInit:
-            host = Host(watch.target, scratch=Path(scratch), halt=watch.halt)
-            boots: list[str] = []
+    def work(host: Host) -> CloudInit:
+        boot_id = ""
+        for output in host.outputs(REPORT_COMMAND, "cloud_init"):
+            found = read_report(output)
+            if boot_id and found.boot_id not in ("", boot_id):
+                host.say(Notice(message=f"{host.target.name} rebooted"))
+            boot_id = found.boot_id or boot_id
+            host.tell("cloud_init", found.answer)
+            if found.outcome is not CloudInitOutcome.RUNNING:
+                _accept(host, found, strict=strict, required=required)
+                return found
+        raise AssertionError("outputs end by an exception")
 
-            def judge(attempt: Attempt) -> tuple[str, CloudInit | None]:
-                found = read_report(attempt.output)
-                if found.boot_id and found.boot_id not in boots:
-                    boots.append(found.boot_id)
-                    if len(boots) > 1:
-                        watch.notice(f"{watch.target.name} rebooted")
-                if not attempt.done:
-                    return attempt.answer, None
-                return found.answer, None if found.outcome is CloudInitOutcome.RUNNING else found
-
-            end = _persist(watch, host, REPORT_COMMAND, Rung.CLOUD_INIT, judge)
-            _accept(watch, host, end, strict=strict, required=required)
-            return end
-
-        doing = "waiting for cloud-init"
-        return side_by_side(targets, work, limit=limit, doing=doing, interrupts=interrupts, report=report)
+    return _side_by_side(targets, work, "waiting for cloud-init", limit, interrupts, report)
 
 
-def _persist(watch: Watch, host: Host, command: str, top: Rung, judge: Callable[[Attempt], tuple[str, T | None]]) -> T:
-    """Attempts until `judge`, who gives the answer to tell, also gives an end; StepFailed where none comes in time."""
-    pause, refusals = _QUICK, 0
-    reached: tuple[Attempt, str, float] | None = None  # the last attempt, its answer, and since when it is on its rung
-    while True:
-        attempt = host.attempt(command, top=top, left=watch.left)
-        answer, end = judge(attempt)
-        watch.tell(attempt.rung, answer)
-        if end is not None:
-            return end
-        # An attempt that the limit cut short knows less than the one before.
-        if reached is None or watch.left > 0 or attempt.done or attempt.kind is not FailureKind.TIMEOUT:
-            since = watch.spent
-            if reached is not None and attempt.rung is reached[0].rung:
-                since = reached[2]
-            else:
-                pause = _QUICK
-            reached = (attempt, answer, since)
-        if watch.left <= 0:
-            raise _expired(watch, host, *reached)
-        if attempt.kind is FailureKind.AUTHENTICATION:
-            wait = _AFTER_REFUSALS[min(refusals, len(_AFTER_REFUSALS) - 1)]
-            refusals += 1
-        else:
-            wait = pause = min(_SLOW, pause * 1.3)
-        watch.halt.sleep(max(0.05, min(wait, watch.left)), "waiting")
-
-
-def _expired(watch: Watch, host: Host, attempt: Attempt, answer: str, rung_since: float) -> StepFailed:
-    silent = attempt.kind is FailureKind.TIMEOUT
-    target, where = watch.target, one_line(f"{watch.target.address}:{watch.target.port}")
-    message = {
-        Rung.CONNECT: f"{target.name} does not accept connections at {where}",
-        Rung.BANNER: f"{target.name} accepts connections at {where} but does not answer as an SSH server",
-        Rung.AUTHENTICATE: f"{target.name} answers at {where} but does not "
-        + ("finish the login" if silent else f"let {target.user} in"),
-        Rung.CLOUD_INIT: f"cloud-init on {target.name} was not over in time",
-    }[attempt.rung]
-    mend = {
-        Rung.AUTHENTICATE: f"{target.user} must exist and accept {target.private_key}.pub; "
-        "on a machine that cloud-init sets up, see whether it got its user data",
-    }.get(attempt.rung, "")
-    log = host.read(LOG_COMMAND) if attempt.rung is Rung.CLOUD_INIT else ""
-    return StepFailed(
-        message,
-        kind=attempt.kind,
-        detail=f"rung {attempt.rung} for {max(0.0, watch.spent - rung_since):.0f} s, limit {watch.limit:.0f} s; "
-        f"last answer: {answer or 'none'}",
-        help=mend,
-        excerpt=excerpt(log or target.last_words()),
-    )
-
-
-def _accept(watch: Watch, host: Host, end: CloudInit, *, strict: bool, required: bool) -> None:
+def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None:
     """Raises StepFailed (cloud_init) where that end will not do; says what the user should know where it will."""
-    name, causes = watch.target.name, joined(end.causes)
+    name, causes = host.target.name, one_line("; ".join(end.causes), 400)
+    if end.outcome is CloudInitOutcome.DONE:
+        return
+    if end.outcome is CloudInitOutcome.ERROR or (strict if causes else required):
+        mend = "use an image with cloud-init, or say `cloud_init: false` in the configuration file"
+        raise StepFailed(
+            f"cloud-init {_ENDED[end.outcome]} on {name}",
+            kind=FailureKind.CLOUD_INIT,
+            detail=causes or "the machine's user data was never applied",
+            help="" if causes else mend,
+            excerpt=host.last_words(),
+        )
+    if causes:
+        host.say(Notice(message=f"cloud-init on {name} is done, but degraded: {causes}", level="warning"))
+    else:
+        host.say(Notice(message=f"cloud-init is {end.outcome} on {name}: skipped"))
 
-    def failure(message: str, detail: str, help: str = "") -> StepFailed:
-        log = host.read(LOG_COMMAND) or watch.target.last_words()
-        return StepFailed(
-            message, kind=FailureKind.CLOUD_INIT, detail=detail, help=help, excerpt=excerpt(log)
-        )  # fmt: skip
 
-    match end.outcome:
-        case CloudInitOutcome.ERROR:
-            raise failure(f"cloud-init failed on {name}", causes)
-        case CloudInitOutcome.DEGRADED if strict:
-            raise failure(f"cloud-init on {name} ended degraded", causes)
-        case CloudInitOutcome.DEGRADED:
-            watch.notice(f"cloud-init on {name} is done, but degraded: {causes}", "warning")
-        case CloudInitOutcome.DISABLED | CloudInitOutcome.ABSENT if required:
-            what = "is disabled" if end.outcome is CloudInitOutcome.DISABLED else "is not installed"
-            raise failure(
-                f"cloud-init {what} on {name}",
-                "the machine's user data was never applied",
-                "use an image with cloud-init, or say `cloud_init: false` in the configuration file",
-            )
-        case CloudInitOutcome.DISABLED | CloudInitOutcome.ABSENT:
-            watch.notice(f"cloud-init is {end.outcome} on {name}: skipped")
-        case _:
-            pass
+def _side_by_side(
+    targets: Sequence[Target],
+    work: Callable[[Host], T],
+    doing: str,
+    limit: float,
+    interrupts: Interrupts,
+    report: Report,
+) -> dict[str, T]:
+    """Runs `work` for each target in a thread of its own, and reports from this one what those say.
+
+    The first failure ends all the waiting and is raised, naming the hosts that failed with it.
+    """
+    deadline, halt, said = Deadline(limit), Interrupts(), queue.SimpleQueue[Event]()
+    results: dict[str, T] = {}
+    failures: dict[str, BaseException] = {}
+
+    def live(target: Target) -> None:
+        try:
+            results[target.name] = work(Host(target, deadline, halt, said.put))
+        except Interrupted:
+            pass  # by `halt`: the waiting thread knows why
+        except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread
+            failures[target.name] = failure
+
+    # Daemons, because a name that is being resolved cannot be interrupted and must not keep the process.
+    threads = [threading.Thread(target=live, args=(t,), name=f"wait-{t.name}", daemon=True) for t in targets]
+    for thread in threads:
+        thread.start()
+    end = float("inf")
+    try:
+        while (any(t.is_alive() for t in threads) or not said.empty()) and time.monotonic() < end:
+            interrupts.check(doing)
+            _ = deadline.left  # moves the clock
+            with suppress(queue.Empty):
+                report(said.get(timeout=0.1))
+            if failures:  # hosts that run out of time in the same moment are told together
+                end = min(end, time.monotonic() + _TOGETHER)
+    finally:
+        halt.request()
+        end = time.monotonic() + _TOGETHER
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+    failed = [t.name for t in targets if t.name in failures]
+    if failed:
+        first = failures[failed[0]]
+        if isinstance(first, StepFailed) and failed[1:]:
+            first.detail += f"; failed with it: {', '.join(failed[1:])}"
+        raise first
+    return results

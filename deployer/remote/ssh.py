@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,13 @@ class Target:
     def known_as(self) -> str:
         return known_as(self.address, self.port)
 
+    @property
+    def pinned(self) -> frozenset[str]:
+        """The keys that the host must show, if any."""
+        return read_keys(self.known_hosts, self.known_as)
 
-def ssh_argv(target: Target, *command: str, interactive: bool = False, connect_timeout: float = 10) -> tuple[str, ...]:
+
+def ssh_argv(target: Target, *command: str, interactive: bool = False) -> tuple[str, ...]:
     """The command line that logs in to `target` and runs `command`, or a shell where there is none.
 
     As with ssh, the words of `command` are joined by spaces and read by the remote shell. A host whose key is pinned
@@ -36,51 +40,22 @@ def ssh_argv(target: Target, *command: str, interactive: bool = False, connect_t
     known_hosts cannot be read, or a path cannot be told to ssh.
     """
     # accept-new alone would also take a key of another type for a host that is pinned already.
-    pinned = bool(read_keys(target.known_hosts, target.known_as))
-    checking = "yes" if pinned else "accept-new"
-    modes = () if interactive else _SILENT
-    return _argv(
-        target, command, target.known_hosts, f"StrictHostKeyChecking={checking}", *modes, within=connect_timeout
-    )
+    checking = f"StrictHostKeyChecking={'yes' if target.pinned else 'accept-new'}"
+    return _argv(target, command, target.known_hosts, checking, *(() if interactive else _SILENT))
 
 
-def learning_argv(target: Target, *command: str, learned: Path, connect_timeout: float) -> tuple[str, ...]:
-    """Like `ssh_argv`, for a first contact: the host's key is written to `learned`, once the host has proven it."""
-    return _argv(target, command, learned, "StrictHostKeyChecking=accept-new", *_SILENT, within=connect_timeout)
-
-
-def host_key_argv(target: Target, *, learned: Path, connect_timeout: float) -> tuple[str, ...]:
+def host_key_argv(target: Target, *, learned: Path) -> tuple[str, ...]:
     """Has the host prove its key, writes that to `learned`, and offers the host no key of ours."""
     # Without a preference for the type that is pinned, a host with several keys would show another one.
-    types = {key.split()[0] for key in read_keys(target.known_hosts, target.known_as)}
-    known = ",".join(algorithms for kind, algorithms in _ALGORITHMS.items() if kind in types)
-    modes = ("StrictHostKeyChecking=accept-new", "PubkeyAuthentication=no", *_SILENT)
-    preference = (f"HostKeyAlgorithms=^{known}",) if known else ()
-    return _argv(target, ("true",), learned, *modes, *preference, within=connect_timeout)
-
-
-def check_key_argv(target: Target) -> tuple[str, ...]:
-    """Exits 0 where the private key is whole and has no passphrase."""
-    return ("ssh-keygen", "-y", "-P", "", "-f", str(target.private_key.absolute()))
-
-
-def ssh_environment() -> dict[str, str]:
-    """What ssh needs of our environment, and no more: the agent holds keys that have a passphrase."""
-    wanted = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK")
-    return {name: os.environ[name] for name in wanted if name in os.environ} | {"LC_ALL": "C"}
+    kinds = ",".join(sorted({key.split()[0] for key in target.pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
+    modes = ("PubkeyAuthentication=no", *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()))
+    return _argv(target, ("true",), learned, "StrictHostKeyChecking=accept-new", *modes, *_SILENT)
 
 
 _SILENT = ("BatchMode=yes", "RequestTTY=no")
-_ALGORITHMS = {
-    "ssh-ed25519": "ssh-ed25519",
-    "ecdsa-sha2-nistp256": "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384": "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521": "ecdsa-sha2-nistp521",
-    "ssh-rsa": "rsa-sha2-512,rsa-sha2-256",
-}
 
 
-def _argv(target: Target, command: tuple[str, ...], known_hosts: Path, *further: str, within: float) -> tuple[str, ...]:
+def _argv(target: Target, command: tuple[str, ...], known_hosts: Path, *further: str) -> tuple[str, ...]:
     options = (
         f"IdentityFile={_quoted(target.private_key)}",  # with -i a path that needs expanding is not found
         "IdentitiesOnly=yes",
@@ -88,12 +63,8 @@ def _argv(target: Target, command: tuple[str, ...], known_hosts: Path, *further:
         "KbdInteractiveAuthentication=no",
         f"UserKnownHostsFile={_quoted(known_hosts)}",
         "GlobalKnownHostsFile=/dev/null",
-        "CheckHostIP=no",
-        "HashKnownHosts=no",
-        "UpdateHostKeys=no",
-        f"ConnectTimeout={max(1, round(within))}",
+        "ConnectTimeout=10",
         "ServerAliveInterval=5",
-        "ServerAliveCountMax=3",
         "LogLevel=ERROR",
         *further,
     )
@@ -106,10 +77,6 @@ def _quoted(path: Path) -> str:
     """A path as one word of a configuration line, which is what -o takes; the same after ssh has expanded it."""
     text = str(path.absolute())
     if "${" in text or not text.isprintable():
-        raise StepFailed(
-            "ssh cannot use files in this directory",
-            kind=FailureKind.INPUT,
-            detail=f"{text!r}: ssh would expand ${{...}} and cannot be told of control characters",
-            help="use a directory without such characters in its name",
-        )
+        detail = f"{text!r}: ssh would expand ${{...}} and cannot be told of control characters"
+        raise StepFailed("ssh cannot use files in this directory", kind=FailureKind.INPUT, detail=detail)
     return '"' + text.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') + '"'

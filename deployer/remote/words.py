@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from deployer.events import printable
 
 
@@ -11,10 +9,6 @@ def one_line(text: str, longest: int = 200) -> str:
     """`text` on one line of at most `longest` characters, without anything that commands a terminal."""
     flat = " ".join(printable(text[: 20 * longest]).split())
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
-
-
-def joined(texts: Iterable[str], longest: int = 400) -> str:
-    return one_line("; ".join(one_line(text, longest) for text in texts), longest)
 
 
 def excerpt(log: str, lines: int = 30, longest: int = 4000) -> str:

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -220,20 +220,12 @@ def test_a_changed_host_key_is_final(world: World) -> None:
     assert world.target().known_hosts.read_text() == before
 
 
-@pytest.mark.parametrize("fault", ["missing", "directory", "open", "damaged"])
-def test_a_private_key_that_cannot_be_used_is_final(world: World, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+@pytest.mark.parametrize("fault", ["missing", "directory"])
+def test_a_private_key_that_cannot_be_used_is_final(world: World, fault: str) -> None:
     key = world.keys.private
-    match fault:
-        case "missing":
-            key.unlink()
-        case "directory":
-            key.unlink()
-            key.mkdir()
-        case "open":
-            key.chmod(0o644)
-        case _:
-            key.write_text(key.read_text()[:100])
+    key.unlink()
+    if fault == "directory":
+        key.mkdir()
     began = time.monotonic()
     failed = failure(world, limit=60)
     assert time.monotonic() - began < 5
@@ -315,7 +307,7 @@ class CloudInitScript:
 
     directory: Path
 
-    def answers(self, *answers: dict[str, object] | str) -> None:
+    def answers(self, *answers: Mapping[str, object] | str) -> None:
         for number, answer in enumerate(answers, 1):
             text = answer if isinstance(answer, str) else f"cat <<'END'\n{json.dumps(answer, indent=1)}\nEND\n"
             (self.directory / f"answer.{number}").write_text(text)
@@ -362,7 +354,7 @@ def test_a_degraded_end_warns_or_fails_where_strict(world: World, cloud_init: Cl
     cloud_init.answers(DEGRADED)
     assert world.cloud_init().causes == ("DEPRECATED: key is old",)
     assert world.notices == [("warning", "cloud-init on host1 is done, but degraded: DEPRECATED: key is old")]
-    with pytest.raises(StepFailed, match="ended degraded: DEPRECATED: key is old"):
+    with pytest.raises(StepFailed, match="ended degraded on host1: DEPRECATED: key is old"):
         world.cloud_init(strict=True)
 
 
@@ -379,10 +371,10 @@ def test_disabled_and_absent_are_no_success(world: World, cloud_init: CloudInitS
         (cloud_init.directory / "cloud-init").unlink(missing_ok=True)
 
 
-def test_an_old_version_answers_in_text(world: World, cloud_init: CloudInitScript) -> None:
-    old = '[ "$2" = --long ] || { echo usage >&2; exit 2; }\n'
-    cloud_init.answers(old + "echo status: running", "exit 2", old + "echo status: done")
+def test_an_old_version_is_told_and_a_status_that_dies_is_survived(world: World, cloud_init: CloudInitScript) -> None:
+    cloud_init.answers("echo usage >&2; exit 2", "exit 1", DONE)
     assert world.cloud_init().outcome is CloudInitOutcome.DONE
+    assert world.heard("cloud_init") == ["too old, no JSON", "done"]
 
 
 def test_a_dropped_session_and_a_reboot_are_survived(world: World, cloud_init: CloudInitScript) -> None:
