@@ -21,14 +21,14 @@ def read_keys(known_hosts: Path, name: str) -> frozenset[str]:
 
 
 def pin(known_hosts: Path, learned: Path) -> None:
-    """Appends the lines of `learned`, as ssh wrote them. Raises StepFailed (storage)."""
+    """Appends the lines of `learned`, as ssh wrote them. Raises StepFailed (storage), OSError."""
     with _writing:
         lines = _lines(known_hosts)
         _write(known_hosts, [*lines, *(line for line in _lines(learned) if line not in lines)])
 
 
 def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
-    """Unpins a host that was replaced on purpose. Raises StepFailed (storage)."""
+    """Unpins a host that was replaced on purpose. Raises StepFailed (storage), OSError."""
     with _writing:
         lines = _lines(known_hosts)
         kept = [line for line in lines if not _is_about(line, known_as(address, port))]
@@ -47,19 +47,12 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _unkept(path, error) from error
+        problem, detail = "the host keys of the environment cannot be kept", f"{path}: {error.strerror}"
+        raise StepFailed(problem, kind=FailureKind.STORAGE, detail=detail) from error
 
 
 def _write(path: Path, lines: list[str]) -> None:
     new = path.with_name(f".{path.name}.new")
-    try:
-        new.touch(mode=0o600)
-        new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
-        new.replace(path)
-    except OSError as error:
-        raise _unkept(path, error) from error
-
-
-def _unkept(path: Path, error: OSError) -> StepFailed:
-    problem, detail = "the host keys of the environment cannot be kept", f"{path}: {error.strerror}"
-    return StepFailed(problem, kind=FailureKind.STORAGE, detail=detail)
+    new.touch(mode=0o600)
+    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+    new.replace(path)
