@@ -27,7 +27,8 @@ def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
         # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
         "locale": False,
     }
-    return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False, allow_unicode=True)
+    # ASCII only: PyYAML writes the rarer line ends of Unicode as they are, and they come back as spaces.
+    return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False)
 
 
 def merged(ours: Any, theirs: Any) -> Any:

@@ -44,6 +44,8 @@ class Result:
 class Project:
     path: Path
     environ: dict[str, str]
+    program: Path = PROGRAM
+    name: str = NAME
     home: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class Project:
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(PROGRAM), *arguments],
+            [str(self.program), *arguments],
             cwd=self.path,
             env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
@@ -122,7 +124,7 @@ class Project:
 
     @property
     def folder(self) -> Path:
-        return self.home / "environments" / NAME
+        return self.home / "environments" / self.name
 
     @property
     def state_file(self) -> Path:
@@ -141,11 +143,15 @@ class Project:
 
     @property
     def show(self) -> Any:
-        return self.run("show", NAME, "--output", "json").data
+        return self.run("show", self.name, "--output", "json").data
 
     @property
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "events.jsonl").read_text().splitlines()]
+
+    def log_of_events(self) -> str:
+        path = self.folder / "events.jsonl"
+        return path.read_text() if path.exists() else ""
 
     @property
     def log(self) -> str:
@@ -194,7 +200,7 @@ class Project:
         """Whatever a test left of its machines goes; a test that failed may have left them in any state."""
         if self.state_file.exists():
             with contextlib.suppress(Exception):
-                self.run("destroy", NAME, "--yes", code=None)
+                self.run("destroy", self.name, "--yes", code=None)
         tofu = self.folder / "tofu"
         if (tofu / "terraform.tfstate").exists():
             shutil.rmtree(tofu, ignore_errors=True)  # without their home, the next test reaps them

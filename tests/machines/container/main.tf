@@ -111,7 +111,7 @@ resource "terraform_data" "machine" {
       SPEC = jsonencode({
         image          = "@image@"
         name           = each.key
-        user_data      = lookup(var.user_data, each.key, "")
+        user_data      = nonsensitive(lookup(var.user_data, each.key, "")) # or OpenTofu hides what the program says
         ssh_public_key = var.ssh_public_key
         user           = var.ssh_user
         forward        = each.value.ports

@@ -1,0 +1,210 @@
+"""What goes wrong on the way, on real machines: the state left, the cause told, and going on from there."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.project import NAME, Project
+
+pytestmark = pytest.mark.container
+
+BROKEN_LOCALE = {"locale": "xx_XX.UTF-8", "locale_configfile": "/nowhere/locale"}
+
+
+def assert_failed(project: Project, state: str, step: str, kind: str, *words: str) -> dict[str, Any]:
+    """The environment is in that failed state, and the state file and `show` say why."""
+    saved = project.state
+    assert saved["state"] == state
+    assert saved["failure"]["step"] == step
+    assert saved["failure"]["kind"] == kind, saved["failure"]
+    shown = project.show
+    assert shown["failure"]["step"] == step
+    for word in words:
+        assert word in shown["failure"]["cause"], shown["failure"]
+    assert Path(shown["failure"]["log"]).is_file()
+    assert "\n" not in saved["failure"]["cause"]
+    text = project.run("show", NAME).out
+    assert step in text
+    assert saved["failure"]["cause"].split()[0] in text
+    assert (project.folder / "RECOVERY.md").is_file()
+    return saved
+
+
+def steps_of_last_run(project: Project) -> list[str]:
+    last = project.events[-1]["run_id"]
+    return [e["step"] for e in project.events if e["kind"] == "step_started" and e["run_id"] == last]
+
+
+def test_cloud_init_that_fails(project: Project) -> None:
+    project.write(cloud_init={"runcmd": [["sh", "-c", "echo it broke >&2; exit 3"]], **BROKEN_LOCALE})
+    told = project.run("up", f"{NAME}.yml", code=1)
+    assert "wait_cloud_init failed" in told.err
+    saved = assert_failed(project, "provision_failed", "wait_cloud_init", "cloud_init", "web")
+    assert saved["resources"] == "present"
+    assert saved["hosts"]["web"]["port"] == project.machines()["web"].port
+    assert "  next:  deployer up box" in told.err
+    # The end of cloud-init's own log is shown once, and not kept.
+    assert "cloud-init" in told.err
+    # Nothing is repaired behind the user's back: again, the same.
+    again = project.run("up", NAME, code=1)
+    assert "wait_cloud_init failed" in again.err
+    assert steps_of_last_run(project) == ["wait_cloud_init"]
+    # Mended in the file, it goes on: the machine is replaced.
+    before = project.machines()["web"]
+    project.write()
+    declined = project.run("up", f"{NAME}.yml", code=2)
+    assert "cloud_init" in declined.err
+    assert project.state["state"] == "provision_failed"
+    project.run("up", f"{NAME}.yml", "--yes")
+    assert project.state["state"] == "configured"
+    after = project.machines()["web"]
+    assert after.process != before.process
+    assert not before.process.alive
+
+
+def test_cloud_init_that_never_ran(project: Project) -> None:
+    project.write(provider=project.container(cloud_init="disabled"))
+    told = project.run("up", f"{NAME}.yml", "--output", "json", code=1)
+    error = told.data["error"]
+    assert (error["code"], error["step"], error["exit_code"]) == ("step_failed", "wait_cloud_init", 1)
+    assert_failed(project, "provision_failed", "wait_cloud_init", "cloud_init", "disabled")
+
+
+def test_machines_without_cloud_init_where_the_file_says_so(project: Project) -> None:
+    project.write(provider=project.container(cloud_init="absent"), cloud_init=False)
+    project.run("up", f"{NAME}.yml")
+    notes = {e["step"]: e.get("note", "") for e in project.events if e["kind"] == "step_finished"}
+    assert notes["wait_cloud_init"].startswith("skipped")
+
+
+def test_a_playbook_that_fails_and_is_mended(project: Project) -> None:
+    count = {"name": "Count", "shell": "echo once >> /tmp/first"}
+    first = project.playbook("first", count)
+    project.playbook("second", {"name": "Look for the file", "command": "cat /etc/not-there"})
+    project.write(configure={"playbooks": [first, "./second.yml", project.playbook("third", {"ping": {}})]})
+    told = project.run("up", f"{NAME}.yml", code=1)
+    assert f"environment {NAME}: playbook:second failed" in told.err
+    assert_failed(project, "configure_failed", "playbook:second", "playbook", "web", "Look for the file", "not-there")
+    assert f"  next:  deployer configure {NAME}" in told.err
+    log = Path(project.state["failure"]["log"]).read_text()
+    assert "/etc/not-there" in log
+    # Mended, it goes on from there: the first playbook is not repeated.
+    project.playbook("second", {"name": "Look for the file", "command": "cat /etc/hostname"})
+    project.run("configure", NAME)
+    assert project.state["state"] == "configured"
+    assert steps_of_last_run(project) == ["render_inventory", "playbook:second", "playbook:third"]
+    assert [s["name"] for s in project.state["finished"]] == [
+        "playbook:first",
+        "render_inventory",
+        "playbook:second",
+        "playbook:third",
+    ]
+    assert project.run("ssh", NAME, "--", "cat /tmp/first").out == "once\n"
+    assert not (project.folder / "RECOVERY.md").exists(), "nothing is left to recover from"
+    # From the start, all of it is done again.
+    project.run("configure", NAME, "--from-start")
+    assert project.run("ssh", NAME, "--", "cat /tmp/first").out == "once\nonce\n"
+    # A playbook that is gone.
+    (project.path / "second.yml").unlink()
+    project.run("configure", NAME, "--from-start", code=1)
+    assert_failed(project, "configure_failed", "playbook:second", "input", "second.yml", "not there")
+
+
+def test_a_machine_that_cannot_be_made(project: Project) -> None:
+    hosts: dict[str, Any] = {"web": {}, "db": {}}
+    project.write(hosts=hosts, provider=project.container(apply_fails=["db"]))
+    told = project.run("up", f"{NAME}.yml", code=1)
+    assert "db was told to fail" in told.err
+    address = 'terraform_data.machine["db"]'
+    saved = assert_failed(project, "provision_failed", "tofu_apply", "tofu", address, "db was told to fail")
+    assert saved["resources"] == "possible"
+    assert saved["hosts"] == {}
+    web = project.machines()["web"]
+    # Mended, it goes on; the machine that stood is kept.
+    project.write(hosts=hosts)
+    told = project.run("up", f"{NAME}.yml", code=2)
+    assert "provider.options.apply_fails" in told.err
+    assert "terraform_data.machine" in told.err
+    project.run("up", f"{NAME}.yml", "--yes")
+    assert project.state["state"] == "configured"
+    assert project.machines()["web"].process == web.process
+    assert set(project.state["hosts"]) == {"web", "db"}
+    # One of several hosts must be named.
+    assert "several hosts" in project.run("ssh", NAME, "--", "true", code=2).err
+    assert project.run("ssh", NAME, "db", "--", "hostname").out == "db\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "answer"), [("closed", "closed without a banner"), ("silent", "banner")], ids=["closed", "silent"]
+)
+def test_a_machine_that_never_lets_us_in(project: Project, mode: str, answer: str) -> None:
+    project.write(provider=project.container(ssh=mode, cloud_init="absent"), timeouts={"ssh": 4})
+    told = project.run("up", f"{NAME}.yml", code=1)
+    assert "wait_ssh failed" in told.err
+    assert answer in told.err
+    saved = project.state
+    assert saved["failure"]["step"] == "wait_ssh"
+    assert saved["failure"]["kind"] in ("timeout", "unreachable")
+    assert "web" in saved["failure"]["cause"]
+    assert "4 s" in saved["failure"]["cause"] or "5 s" in saved["failure"]["cause"], saved["failure"]["cause"]
+    assert saved["hosts"]["web"]["port"] == project.machines()["web"].port, "the address is known when it is known"
+    project.run("destroy", NAME, "--yes")
+    assert project.processes() == {}
+
+
+def test_a_changed_file_is_shown_before_it_is_done(project: Project) -> None:
+    project.write()
+    project.run("up", f"{NAME}.yml")
+    before, machine = project.state_file.read_bytes(), project.machines()["web"]
+    first_key = (project.folder / "ssh" / "known_hosts").read_text()
+    project.write(hosts={"web": {"memory": 2048}, "db": {}})
+    for command in (["up", f"{NAME}.yml"], ["provision", "-f", f"{NAME}.yml"]):
+        told = project.run(*command, code=2)
+        assert "hosts.web.memory: 1024 -> 2048" in told.err
+        assert "hosts.db" in told.err
+        assert 'replace  terraform_data.machine["web"]' in told.err
+        assert 'create  terraform_data.machine["db"]' in told.err
+        assert "--yes" in told.err
+        assert project.state_file.read_bytes() == before
+    assert project.machines()["web"] == machine
+    # A question was asked, no more: the accepted file and the tofu folder still agree.
+    assert "nothing to do" in project.run("up", NAME).err
+    assert project.state_file.read_bytes() == before
+    project.run("up", f"{NAME}.yml", "--yes")
+    state = project.state
+    assert state["state"] == "configured"
+    assert state["spec"]["hosts"]["web"]["memory"] == 2048
+    assert project.machines()["web"].process != machine.process
+    assert not machine.process.alive
+    # The replaced machine has another host key, and is trusted anew; both are pinned.
+    pinned = (project.folder / "ssh" / "known_hosts").read_text()
+    assert first_key.split()[-1] not in pinned
+    for host in ("web", "db"):
+        assert project.run("ssh", NAME, host, "--", "hostname").out == f"{host}\n"
+    # Only what Ansible does has changed: no machine is touched.
+    machines = project.machines()
+    project.write(
+        hosts={"web": {"memory": 2048}, "db": {}}, configure={"playbooks": [project.playbook("site", {"ping": {}})]}
+    )
+    told = project.run("up", f"{NAME}.yml", code=2)
+    assert "configure.playbooks" in told.err
+    assert "no changes to the machines" in told.err
+    project.run("up", f"{NAME}.yml", "--yes")
+    assert project.machines() == machines
+    assert "playbook:site" in [s["name"] for s in project.state["finished"]]
+
+
+def test_a_machine_that_is_killed_behind_our_back(project: Project) -> None:
+    project.write()
+    project.run("up", f"{NAME}.yml")
+    machine = project.machines()["web"]
+    machine.process.end(signal.SIGKILL, 10)
+    told = project.run("show", NAME, "--refresh", "--output", "json").data["reality"]
+    assert [line for line in told if line.startswith("differs: web does not answer")], told
+    assert project.state["state"] == "configured", "nobody repairs it unasked"
+    assert project.run("destroy", NAME, "--yes").code == 0
+    assert project.processes() == {}
