@@ -31,7 +31,9 @@ def recovery_page(folder: EnvironmentFolder, environment: AnyEnvironment, cause:
     tofu = shlex.quote(str(folder.tofu))
     home = shlex.quote(str(folder.root.parent.parent))
     name = environment.name
-    exists = _resources(folder) if environment.resources is not Resources.NONE else ()
+    begun = environment.resources is not Resources.NONE
+    exists = _resources(folder) if begun else ()
+    without_us = _without_us(tofu) if begun else []  # there may be no folder yet, or none that OpenTofu can read
     lines = [
         f"# Environment {name} is {environment.state}",
         "",
@@ -55,6 +57,13 @@ def recovery_page(folder: EnvironmentFolder, environment: AnyEnvironment, cause:
         "",
         *_block(f"deployer --home {home} destroy {name} --yes"),
         "",
+        *without_us,
+    ]
+    return "\n".join(lines)
+
+
+def _without_us(tofu: str) -> list[str]:
+    return [
         "Without deployer:",
         "",
         *_block(f"cd {tofu}", "tofu init -input=false", "tofu destroy -auto-approve"),
@@ -64,7 +73,6 @@ def recovery_page(folder: EnvironmentFolder, environment: AnyEnvironment, cause:
         *_block(f"cd {tofu}", "tofu state list    # prints nothing"),
         "",
     ]
-    return "\n".join(lines)
 
 
 def _block(*commands: str) -> list[str]:
@@ -80,7 +88,7 @@ def _resources(folder: EnvironmentFolder) -> tuple[str, ...]:
     try:
         state = json.loads((folder.tofu / "terraform.tfstate").read_text(encoding="utf-8"))
         return tuple(
-            f"- {_quoted(resource['type'] + '.' + resource['name'] + _key(instance))} id "
+            f"- {_quoted(_address(resource, instance))} id "
             f"{_quoted(str(instance.get('attributes', {}).get('id', 'unknown')))}"
             for resource in state["resources"]
             if resource.get("mode") == "managed"
@@ -90,5 +98,7 @@ def _resources(folder: EnvironmentFolder) -> tuple[str, ...]:
         return ("- its state is not in that folder, or cannot be read",)
 
 
-def _key(instance: dict[str, object]) -> str:
-    return f"[{json.dumps(instance['index_key'])}]" if "index_key" in instance else ""
+def _address(resource: dict[str, str], instance: dict[str, object]) -> str:
+    module = f"{resource['module']}." if "module" in resource else ""
+    key = f"[{json.dumps(instance['index_key'])}]" if "index_key" in instance else ""
+    return f"{module}{resource['type']}.{resource['name']}{key}"
