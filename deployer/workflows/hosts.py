@@ -12,7 +12,7 @@ from deployer.config.model import Spec
 from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
-from deployer.remote import Target
+from deployer.remote import Target, forget_host_key
 from deployer.storage.folder import EnvironmentFolder
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
@@ -80,16 +80,8 @@ def _console(tofu: Path, host: Host) -> Callable[[], str]:
 
 def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replaced: set[str], known_hosts: Path) -> None:
     """Drops the pinned keys of machines that are new: another `id`, or, without ids, in `replaced`. Raises OSError."""
-    stale: set[str] = set()
     for name, host in now.items():
         old = before.get(name)
-        other = name in replaced if old is None or host.id is None else old.id != host.id
-        if other:
-            stale |= {_pinned_as(h) for h in (old, host) if h is not None}
-    if stale and known_hosts.exists():
-        lines = known_hosts.read_text(encoding="utf-8").splitlines(keepends=True)
-        known_hosts.write_text("".join(x for x in lines if x.split(" ", 1)[0] not in stale), encoding="utf-8")
-
-
-def _pinned_as(host: Host) -> str:
-    return host.address if host.port == 22 else f"[{host.address}]:{host.port}"
+        if name in replaced if old is None or host.id is None else old.id != host.id:
+            for pinned in filter(None, (old, host)):
+                forget_host_key(known_hosts, pinned.address, pinned.port)
