@@ -3,9 +3,9 @@
 from deployer.ansible.connections import close_connections
 from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_variables
 from deployer.ansible.playbook import PlaybookRun, ansible_playbook, run_playbook
-from deployer.ansible.recap import HostRecap, Recap
+from deployer.ansible.recap import Recap
 
 __all__ = [
-    "HostRecap", "InventoryEnvironment", "PlaybookRun", "Recap", "ansible_playbook", "close_connections",
-    "inventory_data", "run_playbook", "write_inventory", "write_variables",
+    "InventoryEnvironment", "PlaybookRun", "Recap", "ansible_playbook", "close_connections", "inventory_data",
+    "run_playbook", "write_inventory", "write_variables",
 ]  # fmt: skip

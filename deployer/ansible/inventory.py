@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,18 +51,13 @@ def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, ob
     (INPUT) for what Ansible or ssh would read as code.
     """
     counts = Counter(host for environment in environments for host in environment.hosts)
-    hostvars: dict[str, dict[str, object]] = {}
+    hostvars: dict[str, object] = {}
     groups: dict[str, object] = {}
     for environment in environments:
         names = {host: host if counts[host] == 1 else f"{host}.{environment.name}" for host in environment.hosts}
         groups[_group(environment.name, taken=counts)] = {"hosts": list(names.values())}
-        for host, name in names.items():
-            hostvars[name] = _variables(environment, host)
-    return {
-        "all": {"vars": dict(_FOR_ALL), "children": list(groups)},
-        **groups,
-        "_meta": {"hostvars": hostvars},
-    }
+        hostvars |= {name: _variables(environment, host) for host, name in names.items()}
+    return {"all": {"vars": _FOR_ALL, "children": list(groups)}, **groups, "_meta": {"hostvars": hostvars}}
 
 
 def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
@@ -73,26 +67,34 @@ def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     """
     hosts = {host: _variables(environment, host) for host in environment.hosts}
     group = _group(environment.name, taken=environment.hosts)
-    _write(path, {"all": {"vars": dict(_FOR_ALL), "children": {group: {"hosts": hosts}}}})
+    write_private(path, {"all": {"vars": _FOR_ALL, "children": {group: {"hosts": hosts}}}})
 
 
 def write_variables(path: Path, variables: Mapping[str, object]) -> None:
     """Writes the variables for all playbooks, 0600: they may hold secrets. Raises StorageFailed."""
-    _write(path, dict(variables))
+    write_private(path, dict(variables))
+
+
+def write_private(path: Path, data: object) -> None:
+    """Writes `data` as JSON, 0600; not atomically, as each command writes it anew. Raises StorageFailed."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1)
+    except OSError as error:
+        raise StorageFailed(f"cannot write {path}", detail=str(error)) from error
 
 
 def ssh_word(path: Path) -> str:
     """`path` as ssh reads it inside double quotes in an option: quotes, backslashes and percent signs taken as such."""
+    if _TEMPLATE.search(str(path)):
+        reason = "Ansible or ssh would evaluate its braces"
+        raise StepFailed(f"the path {path} cannot be used: {reason}", kind=FailureKind.INPUT)
     return str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
 def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object]:
     host = environment.hosts[name]
-    for path in (environment.ssh_key, environment.known_hosts):
-        if _TEMPLATE.search(str(path)):
-            raise StepFailed(
-                f"the path {path} cannot be used: Ansible or ssh would evaluate its braces", kind=FailureKind.INPUT
-            )
     options = [*_OPTIONS, f'UserKnownHostsFile="{ssh_word(environment.known_hosts)}"']
     declared = environment.ports.get(name) or [forward.machine for forward in host.ports]
     return {
@@ -112,19 +114,3 @@ def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object
 def _group(name: str, *, taken: Mapping[str, object]) -> str:
     group = name.replace("-", "_")
     return f"env_{group}" if group in taken or group in ("all", "ungrouped") or group[0].isdigit() else group
-
-
-def _write(path: Path, data: object) -> None:
-    temporary = ""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600, whatever the umask
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise StorageFailed(f"cannot write {path}", detail=str(error)) from error

@@ -1,4 +1,4 @@
-"""Runs one playbook: a request in, events out, a recap or an error in the end. Refuses to know ansible-runner itself.
+"""Runs one playbook: a request in, events out, a recap or an error in the end. Never imports ansible-runner.
 
 ansible-runner takes over signals and heavy imports, so it lives in a child of ours (`deployer.ansible.child`).
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -14,17 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.ansible.connections import close_connections, connections
+from deployer.ansible.inventory import write_private
 from deployer.ansible.recap import Findings, Recap
-from deployer.ansible.results import Record
+from deployer.ansible.results import Record, veil
 from deployer.ansible.settings import environment
-from deployer.ansible.tree import end_tree
 from deployer.bundled import bundled
 from deployer.errors import FailureKind, StepFailed, StorageFailed, ToolMissing
-from deployer.events import Notice, Output, Report, TaskProgress, printable
-from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, identity_of, is_alive
+from deployer.events import Notice, Report
+from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, end_tree, identity_of
 from deployer.process import run as run_process
 
 _KEPT_RUNS = 5
+
+# Becomes ansible-playbook, with the same pid: tells it at once (the first event comes a second later), and takes away
+# the terminal's input, which ansible-runner fakes and where vars_prompt and pause would wait for ever.
+_LAUNCH = 'echo "process:$$"; exec "$@" </dev/null'
+_RUNNER = {"binary": "/bin/sh", "ident": "run", "suppress_env_files": True, "quiet": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,35 +70,45 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
         if not path.is_file():
             raise StepFailed(f"{run.step}: {path} does not exist", kind=FailureKind.INPUT, detail=f"no file {path}")
     try:
-        scratch = _fresh_directory(run)
+        scratch = _scratch(run)
         request = _request(run, scratch)
+        hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
     except OSError as error:
         raise StorageFailed(f"cannot prepare {run.step} in {run.workspace}", detail=str(error)) from error
-    listener = _Listener(run, register, report)
+    findings = Findings(run.step, veil=hidden, report=report)
+    processes: list[ProcessIdentity] = []
+
+    def hear(stream: Stream, line: str) -> None:
+        record: Record = json.loads(line) if stream == "stdout" else {"type": "line", "text": line}
+        announced = re.fullmatch(r"process:(\d+)", record.get("text", ""))
+        if announced and not processes and (process := identity_of(int(announced[1]))):
+            processes.append(process)
+            register.child_started(process, f"ansible-playbook for {run.step}")
+        findings.add(record)
+
+    def stopping(level: int, seconds: float) -> None:
+        how = ("", " at once", " by force")[level - 1]
+        message = f"{run.step} is being stopped{how} after {seconds:.0f} s, at the task '{findings.task}'"
+        report(Notice(message=message, level="warning"))
+
     try:
-        outcome = run_process(
-            request, interrupts=interrupts, on_line=listener.line, register=register, on_stopping=listener.stopping
-        )
+        outcome = run_process(request, interrupts=interrupts, on_line=hear, register=register, on_stopping=stopping)
     finally:
-        listener.close()
-        for leftover in ("artifacts/run/job_events", "tmp", "env"):
+        for process in processes:
+            end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
+            register.child_ended(process)
+        for leftover in ("artifacts/run/job_events", "tmp"):
             shutil.rmtree(scratch / leftover, ignore_errors=True)
-    findings = listener.findings
     if recap := findings.success:
         return recap  # even where a stop was asked for: what is done is done, and the workflow asks again
     if outcome.interrupted:
         interrupts.check(run.step)
     if outcome.timed_out:
-        detail = f"the last task was '{findings.task}'" if findings.started else "no task had started"
-        raise StepFailed(
-            f"{run.step} did not finish within {run.timeout:g} s",
-            kind=FailureKind.TIMEOUT,
-            detail=detail,
-            help="raise timeouts.playbook in the configuration file if that is too short",
-        )
-    if not findings.ended and outcome.tail:
-        findings.problem = outcome.tail[-1]
-    raise findings.failure(run.step)
+        message = f"{run.step} did not finish within {run.timeout:g} s"
+        detail = f"the last task was '{findings.task}'" if findings.task else "no task had started"
+        advice = "raise timeouts.playbook in the configuration file if that is too short"
+        raise StepFailed(message, kind=FailureKind.TIMEOUT, detail=detail, help=advice)
+    raise findings.failure
 
 
 def ansible_playbook() -> str:
@@ -103,110 +120,41 @@ def ansible_playbook() -> str:
     return program
 
 
-def _fresh_directory(run: PlaybookRun) -> Path:
+def _scratch(run: PlaybookRun) -> Path:
+    """A fresh directory for this playbook, and of the directories of older commands only the newest left."""
     run.workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
     runs = sorted(run.workspace.parent.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
     for old in [path for path in runs if path.is_dir() and path != run.workspace][_KEPT_RUNS - 1 :]:
         close_connections(old)
         shutil.rmtree(old, ignore_errors=True)
-    name = run.step.rpartition(":")[2]
-    scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=run.workspace))
-    for below in ("env", "home", "inventory", "tmp"):
-        (scratch / below).mkdir(mode=0o700)
-    return scratch
+    return Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
 
 
 def _request(run: PlaybookRun, scratch: Path) -> Request:
-    argv = [ansible_playbook(), "-i", str(_inventory(run, scratch)), "-e", f"@{run.variables}"]
-    if run.vault_password_file:
-        argv += ["--vault-password-file", str(run.vault_password_file)]
-    # A value in a file, because ansible-runner forgets the argument of that name when it writes no files itself.
-    _write(scratch / "env" / "settings", {"pexpect_timeout": 0.5, "suppress_output_file": True})
-    if run.is_bundled:
+    project = None if run.is_bundled else run.project
+    inventory = scratch / "inventory" / "hosts.json"
+    inventory.parent.mkdir(mode=0o700)
+    inventory.symlink_to(run.inventory)
+    for name in ("group_vars", "host_vars"):  # which Ansible looks for beside the inventory
+        if project and (project / name).is_dir():
+            (inventory.parent / name).symlink_to(project / name)
+    if project is None:
         (scratch / "ansible.cfg").touch(mode=0o600)  # so that none of the user's applies to what is ours
-    _write(
-        scratch / "request.json",
-        {
-            "private_data_dir": str(scratch),
-            "project_dir": str(scratch if run.is_bundled else run.project),
-            "argv": [*argv, str(run.playbook)],
-            # Two caches, because the facts that our playbooks gather are fewer than the user's may want.
-            "fact_cache": str(run.workspace / ("facts-bundled" if run.is_bundled else "facts")),
-            "variables": str(run.variables),
-            "timeout": run.timeout + 60,  # for the case that we are no longer there to say stop
-        },
-    )
-    return Request(
-        argv=(sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json")),
-        doing=run.step,
-        cwd=Path(__file__).parents[2],  # where `-m` finds us, installed or not
-        env=environment(
-            os.environ,
-            project=None if run.is_bundled else run.project,
-            scratch=scratch,
-            sockets=connections(run.workspace),
-        ),
-        timeout=run.timeout,
-        grace=15.0,
-        kill_after=10.0,
-    )
-
-
-def _inventory(run: PlaybookRun, scratch: Path) -> Path:
-    """The inventory beside the project's group_vars and host_vars, which Ansible looks for next to it."""
-    link = scratch / "inventory" / "hosts.json"
-    link.symlink_to(run.inventory)
-    for name in ("group_vars", "host_vars"):
-        if not run.is_bundled and (run.project / name).is_dir():
-            (link.parent / name).symlink_to(run.project / name)
-    return link
-
-
-def _write(path: Path, data: object) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(data, file)
-
-
-class _Listener:
-    """Hears the child: records become events and findings, and ansible-playbook itself goes on record."""
-
-    def __init__(self, run: PlaybookRun, register: Register, report: Report) -> None:
-        self._run, self._register, self._report = run, register, report
-        self._playbook = run.step.partition(":")[2] or run.step
-        self._process: ProcessIdentity | None = None
-        self.findings = Findings()
-
-    def line(self, stream: Stream, line: str) -> None:
-        if stream == "stderr":
-            self._report(Output(source="ansible", line=printable(line)))
-            return
-        record: Record = {
-            key: printable(value) if isinstance(value, str) else value for key, value in json.loads(line).items()
-        }
-        self.findings.add(record)
-        match record["type"]:
-            case "process":
-                self._process = identity_of(record["pid"])
-                if self._process is not None:
-                    self._register.child_started(self._process, f"ansible-playbook for {self._run.step}")
-            case "line":
-                self._report(Output(source="ansible", line=record["text"]))
-            case "task":
-                words = {name: record.get(name, "") for name in ("task", "status", "host", "message")}
-                self._report(TaskProgress(playbook=self._playbook, **words))
-            case "notice":
-                self._report(Notice(message=f"{self._run.step}: {record['message']}", level="warning"))
-            case _:
-                pass
-
-    def stopping(self, level: int, seconds: float) -> None:
-        how = ("is being stopped", "is being stopped at once", "is being killed")[level - 1]
-        message = f"{self._run.step} {how} after {seconds:.0f} s, at the task '{self.findings.task}'"
-        self._report(Notice(message=message, level="warning"))
-
-    def close(self) -> None:
-        """Nothing of Ansible's outlives our child: where that was killed, we end what it had started."""
-        if self._process is not None:
-            if is_alive(self._process):
-                end_tree(self._process)
-            self._register.child_ended(self._process)
+    ansible = [ansible_playbook(), "-i", str(inventory), "-e", f"@{run.variables}", str(run.playbook)]
+    if run.vault_password_file:
+        ansible += ["--vault-password-file", str(run.vault_password_file)]
+    runner = _RUNNER | {
+        "private_data_dir": str(scratch),
+        "project_dir": str(project or scratch),
+        # Two caches, because the facts that our playbooks gather are fewer than the user's may want.
+        "fact_cache": str(run.workspace / ("facts" if project else "facts-bundled")),
+        "cmdline": shlex.join(["-c", _LAUNCH, "launch", *ansible]),
+    }
+    # A value in a file, because ansible-runner forgets the argument of that name when it writes no files itself.
+    write_private(scratch / "env" / "settings", {"pexpect_timeout": 0.5, "suppress_output_file": True})
+    # The limit is for the case that we are no longer there to say stop.
+    write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
+    argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
+    env = environment(os.environ, project=project, scratch=scratch, sockets=connections(run.workspace))
+    root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
+    return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)

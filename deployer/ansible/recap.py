@@ -1,107 +1,105 @@
-"""What came of a playbook: the recap, or the error that says which host, task and message. Knows no processes."""
+"""What came of a playbook: its records heard one by one, in the end a recap or the error. Knows no processes."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from deployer.ansible.results import Record
 from deployer.errors import FailureKind, StepFailed
+from deployer.events import Notice, Output, Report, TaskProgress, printable
 
-
-@dataclass(frozen=True)
-class HostRecap:
-    """Ansible's own counts for one host."""
-
-    ok: int = 0
-    changed: int = 0
-    failed: int = 0
-    unreachable: int = 0
-    skipped: int = 0
+LONGEST_MESSAGE = 400
 
 
 @dataclass(frozen=True)
 class Recap:
-    """Ansible's counts, by host."""
+    """Ansible's counts for each host: ok, changed, failed, unreachable, skipped."""
 
-    hosts: dict[str, HostRecap]
-
-    @property
-    def changed(self) -> int:
-        return self._total("changed")
+    hosts: Mapping[str, Mapping[str, int]]
 
     @property
     def text(self) -> str:
-        """The counts in a few words: `ok=12 changed=3`."""
-        names = ["ok", "changed", *(name for name in ("failed", "unreachable") if self._total(name))]
-        return " ".join(f"{name}={self._total(name)}" for name in names)
+        return f"ok={self.total('ok')} changed={self.total('changed')}"
 
-    def _total(self, name: str) -> int:
-        return sum(int(getattr(host, name)) for host in self.hosts.values())
+    def total(self, column: str) -> int:
+        return sum(counts[column] for counts in self.hosts.values())
+
+    def hosts_with(self, *columns: str) -> list[str]:
+        return [host for host, counts in self.hosts.items() if any(counts[column] for column in columns)]
 
 
-@dataclass
 class Findings:
-    """What a playbook has shown so far. Fed with the child's records; asked for the verdict at the end."""
+    """What a playbook has shown so far. Fed with records, which it reports; asked for the verdict in the end."""
 
-    task: str = ""
-    started: bool = False
-    recap: Recap | None = None
-    returncode: int | None = None
-    ended: bool = False
-    problem: str = ""
-    failures: dict[str, str] = field(default_factory=dict)  # by host the last one: an earlier may have been rescued
-    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=15))
-    _error: str = ""
+    def __init__(self, step: str, *, veil: Callable[[str], str], report: Report) -> None:
+        self._step, self._veil, self._report = step, veil, report
+        self._recap: Recap | None = None
+        self._returncode: int | None = None
+        self._failures: dict[str, str] = {}
+        self._lines: deque[str] = deque(maxlen=15)
+        self._error = ""
+        self.task = ""  # the last one that started
 
     def add(self, record: Record) -> None:
-        match record.get("type"):
-            case "line":
-                text = str(record["text"])
-                self.last_lines.append(text)
-                if text.startswith(("[ERROR]: ", "ERROR! ")):
-                    self._error = text.partition(" ")[2]
-                elif text.startswith("Origin: ") and self._error and " (" + text[8:] not in self._error:
-                    self._error += f" ({text[8:]})"
-            case "task" if record["status"] == "start":
-                self.task, self.started = str(record["task"]), True
-            case "task" if record["status"] in ("failed", "unreachable"):
-                self.failures[record["host"]] = f"task '{record['task']}': {record['message']}"
-            case "recap":
-                self.recap = Recap({host: HostRecap(**counts) for host, counts in record["hosts"].items()})
-            case "end":
-                self.ended, self.returncode, self.problem = True, record["rc"], str(record["problem"])
+        # Veiled before anything is cut off, or half a secret would be left.
+        clean: Record = {key: printable(self._veil(v)) if isinstance(v, str) else v for key, v in record.items()}
+        match clean:
+            case {"type": "line", "text": text}:
+                self._line(text)
+            case {"type": "task", "task": task, "status": status, "host": host, "message": long}:
+                message = _bounded(long)
+                if status == "start":
+                    self.task = task
+                elif status in ("failed", "unreachable"):
+                    self._failures[host] = f"task '{task}': {message}"
+                playbook = self._step.removeprefix("playbook:")
+                self._report(TaskProgress(playbook=playbook, task=task, status=status, host=host, message=message))
+            case {"type": "notice", "message": message}:
+                self._report(Notice(message=f"{self._step}: {message}", level="warning"))
+            case {"type": "recap", "hosts": hosts}:
+                self._recap = Recap(hosts)
+            case {"type": "end", "rc": returncode}:
+                self._returncode = returncode
             case _:
                 pass
+
+    def _line(self, text: str) -> None:
+        self._lines.append(text)
+        if text.startswith(("[ERROR]: ", "ERROR! ")):
+            self._error = _bounded(text.partition(" ")[2])
+        elif text.startswith("Origin: ") and self._error and " (" + text[8:] not in self._error:
+            self._error += f" ({text[8:]})"
+        self._report(Output(source="ansible", line=text))
 
     @property
     def success(self) -> Recap | None:
         """The recap of a playbook that came to a good end. Without an exit code (pexpect lost it) the recap decides."""
-        recap = self.recap or (Recap({}) if self.returncode == 0 else None)
-        if recap is None or self.returncode not in (0, None) or self._bad_hosts("failed", "unreachable"):
-            return None
-        return recap
+        recap = self._recap or (Recap({}) if self._returncode == 0 else None)
+        good = recap and self._returncode in (0, None) and not recap.hosts_with("failed", "unreachable")
+        return recap if good else None
 
-    def failure(self, step: str) -> StepFailed:
-        """The error for a playbook that ran to its end and did not succeed."""
-        failed, unreachable = self._bad_hosts("failed"), self._bad_hosts("unreachable")
+    @property
+    def failure(self) -> StepFailed:
+        """The error for a playbook that ended and did not succeed."""
+        recap = self._recap or Recap({})
+        failed, unreachable = recap.hosts_with("failed"), recap.hosts_with("unreachable")
         if bad := failed or unreachable:
-            first = next((host for host in self.failures if host in bad), bad[0])
+            kind, what = (FailureKind.PLAYBOOK, "failed on") if failed else (FailureKind.UNREACHABLE, "could not reach")
+            first = next(host for host in (*self._failures, *bad) if host in bad)
             others = len({*failed, *unreachable}) - 1
-            also = f" (and {others} other host{'s' if others > 1 else ''})" if others else ""
-            cause = self.failures.get(first, "no message")
-            kind = FailureKind.PLAYBOOK if failed else FailureKind.UNREACHABLE
-            what = "failed on" if failed else "could not reach"
-            return StepFailed(f"{step} {what} {first}", kind=kind, detail=f"{first}: {cause}{also}")
-        if not self.ended or self.returncode in (None, 127, 250):
+            also = f" (and {others} other host{'s' * (others > 1)})" if others else ""
+            detail = f"{first}: {self._failures.get(first, 'no message')}{also}"
+            return StepFailed(f"{self._step} {what} {first}", kind=kind, detail=detail)
+        kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
+        if self._returncode in (None, 127, 250):
             kind, what = FailureKind.TOOL, "Ansible died"
-        elif self.started:
+        elif self.task:
             kind, what = FailureKind.PLAYBOOK, "Ansible gave up"
-        else:
-            kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
-        detail = self._error or self.problem or (self.last_lines[-1] if self.last_lines else "no message")
-        return StepFailed(f"{step}: {what}", kind=kind, detail=detail, excerpt="\n".join(self.last_lines))
+        detail = self._error or _bounded(next(filter(str.strip, reversed(self._lines)), "no message"))
+        return StepFailed(f"{self._step}: {what}", kind=kind, detail=detail, excerpt="\n".join(self._lines))
 
-    def _bad_hosts(self, *columns: str) -> list[str]:
-        hosts = self.recap.hosts if self.recap else {}
-        return [name for name, host in hosts.items() if any(getattr(host, column) for column in columns)]
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"

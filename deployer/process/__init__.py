@@ -1,10 +1,11 @@
 """Child processes: the only place that starts one, signals one, or says whether one lives. Knows no tool."""
 
+from deployer.process.descendants import end_tree
 from deployer.process.identity import ProcessIdentity, identity_of, is_alive, own_identity
 from deployer.process.interrupts import Deadline, Interrupts
 from deployer.process.run import OnLine, Outcome, Register, Request, Stream, capture, run
 
 __all__ = [
     "Deadline", "Interrupts", "OnLine", "Outcome", "ProcessIdentity", "Register", "Request", "Stream", "capture",
-    "identity_of", "is_alive", "own_identity", "run",
+    "end_tree", "identity_of", "is_alive", "own_identity", "run",
 ]  # fmt: skip

@@ -174,7 +174,7 @@ WRITE = """
 def test_a_playbook_does_its_work_and_the_second_time_none(site: Site) -> None:
     request = site.playbook(WRITE)
     first, second = site.run(request), site.run(request)
-    assert (first.text, first.changed, second.text) == ("ok=2 changed=2", 2, "ok=2 changed=0")
+    assert (first.text, first.total("changed"), second.text) == ("ok=2 changed=2", 2, "ok=2 changed=0")
     assert set(first.hosts) == {"host1", "host2"}
     assert (site.base / "host1").read_text() == VARIABLE
     assert site.recorder.statuses("Write") == ["start", "changed", "changed", "start", "ok", "ok"]
@@ -395,7 +395,7 @@ def test_a_stop_ends_ansible_and_all_its_own_within_seconds(site: Site, where: s
 
 
 def test_a_time_limit_names_the_task(site: Site) -> None:
-    site.timeout = 4
+    site.timeout = 12  # a busy computer takes some seconds to the first task
     error = site.fail(site.playbook(SLEEP))
     assert error.kind is FailureKind.TIMEOUT
     assert "'Sleep'" in error.detail
