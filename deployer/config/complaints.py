@@ -9,31 +9,35 @@ import difflib
 import json
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from deployer.config.document import Node, Path
+from deployer.config.document import Document, FieldPath
 from deployer.config.model import NAME_PATTERN, Spec
 from deployer.events import printable
 
 _MOST = 25
 
-_KINDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "string_type": "a text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "literal_error": "false",
-}
-_EITHER = {
-    "provider": "a provider's name, or a mapping with name or path",
-    "ports": "a port number, or a list of port numbers",
-    "cloud_init": "a mapping of cloud-config, or false",
+# By pydantic's names. A pattern's rule is in _PATTERNS; "kind" is the model's own.
+_PROBLEMS = {
+    "missing": "this field is required: {description}",
+    "extra_forbidden": "unknown field; {suggestion}",
+    "value_error": "{error}",
+    "kind": "{message}, not {kind}",
+    "int_type": "must be a whole number, not {kind}",
+    "int_parsing": "must be a whole number",
+    "string_type": "must be a text, not {kind}",
+    "bool_type": "must be true or false, not {kind}",
+    "tuple_type": "must be a list, not {kind}",
+    "dict_type": "must be a mapping, not {kind}",
+    "model_type": "must be a mapping, not {kind}",
+    "less_than_equal": "must be at most {le}, not {input:.30}",
+    "greater_than_equal": "must be at least {ge}, not {input:.30}",
+    "string_pattern_mismatch": "{quoted} {rule}",
+    "string_too_long": "{quoted} has {length} characters; at most {max_length} are allowed",
+    "string_too_short": "must not be empty",
+    "too_short": "at least {min_length} is needed",
 }
 _PATTERNS = {
     NAME_PATTERN: "may have a-z, 0-9 and hyphens only, with no hyphen at either end",
@@ -43,179 +47,87 @@ _PATTERNS = {
 }
 
 
-@dataclass(frozen=True)
-class Complaint:
-    """One thing wrong with one field. `line` is counted from 1."""
+class Complaint(NamedTuple):
+    """One thing wrong with one field. `line` is counted from 1, or 0 for the file as a whole."""
 
     line: int
     field: str
     problem: str
 
-    def text(self, file: str) -> str:
-        return f"{file}:{self.line}: {self.field + ': ' if self.field else ''}{self.problem}"
-
 
 def listed(complaints: Iterable[Complaint], file: str) -> tuple[str, ...]:
     """One line for each, in the order of the file, no more than a person reads."""
-    ordered = sorted(set(complaints), key=lambda c: (c.line, c.field))
-    texts = [complaint.text(file) for complaint in ordered[:_MOST]]
-    if len(ordered) > _MOST:
-        texts.append(f"{file}: and {len(ordered) - _MOST} more")
-    return tuple(texts)
+    texts = [
+        ": ".join(filter(None, (f"{file}:{line}" if line else file, field, problem)))
+        for line, field, problem in sorted(set(complaints))
+    ]
+    more = [f"{file}: and {len(texts) - _MOST} more"] if len(texts) > _MOST else []
+    return (*texts[:_MOST], *more)
 
 
-def dotted(path: Path) -> str:
+def dotted(path: FieldPath) -> str:
     """`hosts.web.ports.8080`; a list's index in brackets."""
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p[:60]}" for p in path).removeprefix(".")
 
 
 def suggestion(wrong: str, known: Sequence[str]) -> str:
-    """`did you mean X? known: X, Y, Z`; empty where nothing is known."""
-    if not known:
-        return ""
+    """`did you mean X? known: X, Y, Z`."""
     close = difflib.get_close_matches(wrong.lower(), known, n=1, cutoff=0.6)
     return (f"did you mean {close[0]}? " if close else "") + "known: " + ", ".join(known)
 
 
-def number_key_complaints(root: Node) -> Iterable[Complaint]:
+def number_key_complaints(document: Document) -> Iterator[Complaint]:
     """JSON has text keys only: outside `ports`, a key 1 would silently become "1"."""
-    for path, node in root.walk():
-        if len(path) == 3 and path[0] == "hosts" and path[2] == "ports":
-            continue
-        for key in node.number_keys:
-            yield Complaint(
-                node.key_lines[key], dotted((*path, key)), f'the key is a number here; write "{key}" in quotes'
-            )
+    for path in document.number_keys:
+        if not (len(path) == 4 and path[0] == "hosts" and path[2] == "ports"):
+            problem = f'the key is a number here; write "{path[-1]}" in quotes'
+            yield Complaint(document.lines[path], dotted(path), problem)
 
 
-def spec_complaints(error: ValidationError, root: Node) -> list[Complaint]:
-    """Every finding once: what several members of a union say about one value becomes one sentence."""
-    by_value: dict[Path, list[_Finding]] = {}
-    for details in error.errors(include_url=False, include_input=False):
-        finding = _Finding.of(details, root)
-        by_value.setdefault(finding.union or finding.path, []).append(finding)
-    complaints: list[Complaint] = []
-    for findings in by_value.values():
-        union = [f for f in findings if f.union is not None]
-        # Some member of the union got further than the others: what it says is what the user meant.
-        best = [f for f in union if f.path != f.union or f.kind not in _KINDS]
-        if len(union) > 1 and not best:
-            best = union[:1]
-        chosen = [*(f for f in findings if f.union is None), *best]
-        complaints += [f.complaint(root) for f in chosen]
-    return complaints
+def spec_complaints(error: ValidationError, document: Document) -> Iterator[Complaint]:
+    """Every finding, brought back to the file."""
+    for found in error.errors(include_url=False):
+        # Not in the file: a missing field, the member of a union, `[key]`, `name` where a text stands for a mapping.
+        path = document.existing(found["loc"])
+        field = (*path, *found["loc"][-1:]) if found["type"] == "missing" else path
+        yield Complaint(document.lines[path], dotted(field), _problem(found, field))
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """A pydantic error brought back to the file: `path` exists there, `name` (of a missing field) does not."""
-
-    kind: str
-    path: Path
-    union: Path | None
-    name: str
-    is_key: bool
-    context: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, details: Mapping[str, Any], root: Node) -> _Finding:
-        loc: list[str | int] = list(details["loc"])
-        kind = str(details["type"])
-        is_key = bool(loc) and loc[-1] == "[key]"
-        if is_key:
-            loc.pop()
-        name = str(loc.pop()) if kind == "missing" else ""
-        path: Path = ()
-        union: Path | None = None
-        node = root
-        for part in loc:
-            found = node.step(part)
-            if found is None:  # the name of a union's member, or a field that stands for its mapping
-                union = path if union is None else union
-                continue
-            path, node = (*path, part), found
-        return cls(kind, path, union, name, is_key, details.get("ctx") or {})
-
-    def complaint(self, root: Node) -> Complaint:
-        shown = (*self.path, self.name) if self.name else self.path
-        return Complaint(root.line_of(self.path), dotted(shown), self._problem(root))
-
-    def _problem(self, root: Node) -> str:  # noqa: PLR0911 - a table of cases
-        kind, ctx = self.kind, self.context
-        node = root
-        for part in self.path:
-            node = node.step(part) or node
-        last = str(self.path[-1]) if self.path else ""
-        if kind == "missing":
-            return f"this field is required: {_description(self.path, self.name)}"
-        if kind == "extra_forbidden":
-            return f"unknown field; {suggestion(last, _known(self.path[:-1]))}"
-        if kind == "value_error":
-            return str(ctx.get("error"))
-        subject = "the key " if self.is_key else ""
-        value = last if self.is_key else node.value
-        if kind in _KINDS:
-            expected = _KINDS[kind] if self.is_key else self._expected()
-            if self.is_key:
-                return f"the key must be {expected}"
-            hint = "; write {} for all defaults" if node.value is None and kind in ("model_type", "dict_type") else ""
-            return f"must be {expected}, not {_kind_of(node)}{hint}"
-        if kind in ("less_than_equal", "greater_than_equal"):
-            limit = "at most" if kind == "less_than_equal" else "at least"
-            return f"{subject}must be {limit} {ctx['le' if 'le' in ctx else 'ge']}, not {str(value)[:30]}"
-        if kind == "string_pattern_mismatch":
-            rule = _PATTERNS.get(str(ctx["pattern"]), f"must match {ctx['pattern']}")
-            return f"{_quoted(value)} {rule}"
-        if kind == "string_too_long":
-            return f"{_quoted(value)} has {len(str(value))} characters; at most {ctx['max_length']} are allowed"
-        if kind == "string_too_short":
-            return "must not be empty"
-        if kind == "too_short":
-            return f"at least {ctx['min_length']} is needed"
-        return f"cannot be used ({kind.replace('_', ' ')})"
-
-    def _expected(self) -> str:
-        # `provider` is a union too, but one that the model makes itself.
-        about = self.path[-2:] if self.union is not None else tuple(p for p in self.path[-1:] if p == "provider")
-        return next((_EITHER[str(part)] for part in about if str(part) in _EITHER), _KINDS[self.kind])
+def _problem(found: Mapping[str, Any], field: FieldPath) -> str:
+    value, context = found["input"], found.get("ctx", {})
+    fields, last = _model_at(field[:-1]).model_fields, str(("", *field)[-1])
+    text = _PROBLEMS.get(found["type"], "cannot be used").format(
+        **context,
+        description=getattr(fields.get(last), "description", ""),
+        suggestion=suggestion(last, list(fields)),
+        message=found["msg"],
+        kind=_kind_of(value),
+        input=str(value),
+        quoted=_quoted(str(value)),
+        length=len(str(value)),
+        rule=_PATTERNS.get(str(context.get("pattern"))),
+    )
+    if value is None and found["type"] in ("model_type", "dict_type"):
+        return f"{text}; write {{}} for all defaults"
+    return f"the key {text}" if found["loc"][-1:] == ("[key]",) and text.startswith("must") else text
 
 
-def _quoted(value: object) -> str:
-    text = printable(str(value))
+def _quoted(text: str) -> str:
+    text = printable(text)
     return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
 
 
-def _kind_of(node: Node) -> str:
-    value = node.value
-    if value is None:
-        return "empty"
-    if isinstance(value, bool):
-        return str(value).lower()
-    kinds = {dict: "a mapping", list: "a list", str: "a text", int: "a number", float: "a number with a fraction"}
-    return kinds[type(value)]
+def _kind_of(value: Any) -> str:
+    numbers = {int: "a number", float: "a number with a fraction"}
+    kinds = {dict: "a mapping", list: "a list", str: "a text", type(None): "empty", **numbers}
+    return kinds.get(type(value), str(value).lower())  # true, false
 
 
-def _known(path: Path) -> tuple[str, ...]:
-    model = _model_at(path)
-    return tuple(model.model_fields) if model else ()
-
-
-def _description(path: Path, name: str) -> str:
-    model = _model_at(path)
-    field = model.model_fields.get(name) if model else None
-    return field.description or name if field else name
-
-
-def _model_at(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Spec
-    names = iter(path)
-    for part in names:
-        field = model.model_fields.get(str(part)) if model else None
-        if field is None:
-            return None
-        model = next(models_in(field.annotation), None)
-        if typing.get_origin(field.annotation) is dict:
-            next(names, None)  # the key of a mapping of models: a host's name
+def _model_at(path: FieldPath) -> type[BaseModel]:
+    model: type[BaseModel] = Spec
+    for part in path:  # the name of a host is no field, and leaves us where we are
+        if field := model.model_fields.get(str(part)):
+            model = next(models_in(field.annotation), model)
     return model
 
 

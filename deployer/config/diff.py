@@ -14,36 +14,25 @@ _HIDDEN = ("configure.variables", "provider.options", "cloud_init", "hosts.*.opt
 
 def spec_changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
     """Lines as `hosts.web.memory: 1024 -> 2048`, in the order of the specification; empty where nothing changed."""
-    return tuple(printable(line) for line in _changes("", old, new))
+    return tuple(printable(line) for line in _changes("", old, new, inside_hidden=False))
 
 
-def _changes(path: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
+def _changes(path: str, old: Mapping[str, object], new: Mapping[str, object], *, inside_hidden: bool) -> Iterator[str]:
     for key in dict.fromkeys((*old, *new)):
         where = f"{path}.{key}" if path else key
+        hidden = inside_hidden or any(fnmatchcase(where, pattern) for pattern in _HIDDEN)
         before, after = old.get(key), new.get(key)
         if key not in old:
-            yield f"{where}: added" + _shown(path, where, after)
+            shown = isinstance(after, str | int | float | list) and not hidden
+            yield f"{where}: added" + (f" ({_text(after)})" if shown else "")
         elif key not in new:
             yield f"{where}: removed"
         elif before == after and type(before) is type(after):
             continue
-        elif _hidden(path):
-            yield f"{where}: changed"
-        elif isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from _changes(where, before, after)
-        elif _hidden(where):
-            yield f"{where}: changed"
+        elif isinstance(before, Mapping) and isinstance(after, Mapping) and not inside_hidden:
+            yield from _changes(where, before, after, inside_hidden=hidden)
         else:
-            yield f"{where}: {_text(before)} -> {_text(after)}"
-
-
-def _hidden(path: str) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in _HIDDEN)
-
-
-def _shown(path: str, where: str, value: object) -> str:
-    plain = isinstance(value, str | int | float | list) and not _hidden(path) and not _hidden(where)
-    return f" ({_text(value)})" if plain else ""
+            yield f"{where}: changed" if hidden else f"{where}: {_text(before)} -> {_text(after)}"
 
 
 def _text(value: object) -> str:

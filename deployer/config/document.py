@@ -3,237 +3,157 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.reader import ReaderError
 
-LARGEST = 1024 * 1024  # bytes
 _DEEPEST = 50
 _MOST = 100_000  # values, aliases expanded
-
-Path: TypeAlias = tuple[str | int, ...]
-
 _TAG = "tag:yaml.org,2002:"
-_ANY_KEY_IS_TEXT = "put it in quotes to make it a text"
+_MERGE = _TAG + "merge"
+
+FieldPath: TypeAlias = tuple[str | int, ...]
 
 
-class BadDocument(ValueError):
-    """The text is no usable YAML, at `line` (counted from 1)."""
-
-    def __init__(self, line: int, problem: str) -> None:
-        super().__init__(problem)
-        self.line = line
-        self.problem = problem
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A value, the line it begins on, and, of a mapping, the lines of its keys. `size` counts the values within."""
+@dataclass(eq=False)
+class BadDocument(Exception):
+    """The text is no usable YAML, at `line` (counted from 1; 0: there is no text)."""
 
     line: int
-    value: str | int | float | bool | list[Node] | dict[str, Node] | None
-    key_lines: dict[str, int] = field(default_factory=dict)
-    number_keys: frozenset[str] = frozenset()
-    size: int = 1
+    problem: str
 
-    def step(self, part: str | int) -> Node | None:
-        """The child of that key or index, where there is one."""
-        if isinstance(self.value, dict):
-            return self.value.get(str(part))
-        if isinstance(self.value, list) and isinstance(part, int) and part < len(self.value):
-            return self.value[part]
-        return None
 
-    def line_of(self, path: Path) -> int:
-        """The line of the deepest thing on the way of `path` that exists; of a mapping's member, its key's line."""
-        node, line = self, self.line
+@dataclass(frozen=True)
+class Document:
+    """The data, ready for JSON; the line of each value's path; the paths of keys that were numbers in the text."""
+
+    data: Any
+    lines: dict[FieldPath, int]
+    number_keys: tuple[FieldPath, ...]
+
+    def existing(self, path: FieldPath) -> FieldPath:
+        """`path` without the parts that lead to nothing in the file."""
+        found: FieldPath = ()
         for part in path:
-            line = node.key_lines.get(str(part), line)
-            found = node.step(part)
-            if found is None:
-                return line
-            node = found
-            line = line if isinstance(part, str) else node.line
-        return line
-
-    def data(self) -> Any:
-        """The value without its lines, ready for JSON."""
-        if isinstance(self.value, dict):
-            return {key: node.data() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.data() for node in self.value]
-        return self.value
-
-    def walk(self, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-        """Every node with its path, from the outside in."""
-        yield path, self
-        children: list[tuple[str | int, Node]] = []
-        if isinstance(self.value, dict):
-            children.extend(self.value.items())
-        elif isinstance(self.value, list):
-            children.extend(enumerate(self.value))
-        for part, node in children:
-            yield from node.walk((*path, part))
+            found = (*found, part) if (*found, part) in self.lines else found
+        return found
 
 
-def parse(text: str) -> Node:
+def parse(text: str) -> Document:
     """The one document in `text`. Raises BadDocument for everything that is no plain, finite, unambiguous data."""
     try:
-        return _Composer(text).document()
+        return _Reader(yaml.SafeLoader(text)).document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        # PyYAML names a doubled anchor in the context, and everything else in the problem.
+        problem = str((isinstance(error, ComposerError) and error.context) or error.problem)
+        mark = error.problem_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problem = str(error.problem or error.context)
         if "'\\t'" in problem:
             problem = "a tab where YAML allows spaces only"
         raise BadDocument(line, f"not valid YAML, column {column}: {problem}") from None
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadDocument(line, f"character {int(error.character):#x} is not allowed in YAML") from None
 
 
-class _Composer:
-    """Events to nodes. Our own, because PyYAML's builds loops, hides doubled keys, and recurses without a limit."""
+class _Reader:
+    """PyYAML's nodes to data. Not its constructor: that one hides doubled keys and expands aliases without a limit."""
 
-    def __init__(self, text: str) -> None:
-        self._loader: Any = yaml.SafeLoader(text)
-        self._anchors: dict[str, Node | None] = {}
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._lines: dict[FieldPath, int] = {}
+        self._number_keys: list[FieldPath] = []
+        self._size = 0
 
-    def document(self) -> Node:
+    def document(self) -> Document:
         loader = self._loader
-        loader.get_event()  # the stream's start
-        if loader.check_event(yaml.StreamEndEvent):
-            raise BadDocument(1, "the file is empty")
-        loader.get_event()
-        node = self._node(0)
-        loader.get_event()
-        if not loader.check_event(yaml.StreamEndEvent):
+        try:
+            data = self._value(loader.get_node(), (), ()) if loader.check_node() else None
+        except RecursionError:  # PyYAML's own; ours has a limit
+            raise BadDocument(loader.line + 1, f"nested more than {_DEEPEST} levels deep") from None
+        if loader.check_node():
             line = loader.peek_event().start_mark.line + 1
             raise BadDocument(line, "a second document begins here; a file describes one environment")
-        if node.value is None:
+        if data is None:
             raise BadDocument(1, "the file is empty")
-        return node
+        return Document(data, self._lines, tuple(self._number_keys))
 
-    def _node(self, depth: int) -> Node:
-        event = self._loader.get_event()
-        line = event.start_mark.line + 1
-        if depth > _DEEPEST:
-            raise BadDocument(line, f"nested more than {_DEEPEST} levels deep")
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(str(event.anchor), line)
-        if event.anchor:
-            self._anchors[event.anchor] = None
-        if isinstance(event, yaml.ScalarEvent):
-            node = Node(line, self._scalar(event, line))
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self._plain_tag(event.tag, "seq", line)
-            node = self._sequence(line, depth)
-        else:
-            self._plain_tag(event.tag, "map", line)
-            node = self._mapping(line, depth)
-        if event.anchor:
-            self._anchors[event.anchor] = node
-        return node
+    def _value(self, node: yaml.Node, path: FieldPath, above: tuple[yaml.Node, ...]) -> Any:
+        """`above` are the nodes that `node` is in: where it is one of them itself, the text goes in circles."""
+        if node in above:
+            raise _bad(node, "an alias contains itself")
+        if len(above) > _DEEPEST:
+            raise _bad(node, f"nested more than {_DEEPEST} levels deep")
+        self._size += 1
+        if self._size > _MOST:
+            raise _bad((*above, node)[1], f"more than {_MOST:,} values, its aliases expanded")
+        self._lines.setdefault(path, _line(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path, (*above, node))
+        if node.tag != _TAG + "seq":
+            raise _unsupported(node)
+        return [self._value(item, (*path, index), (*above, node)) for index, item in enumerate(node.value)]
 
-    def _alias(self, name: str, line: int) -> Node:
-        if name not in self._anchors:
-            raise BadDocument(line, f"the alias *{name} has no anchor &{name} before it")
-        node = self._anchors[name]
-        if node is None:
-            raise BadDocument(line, f"the alias *{name} contains itself")
-        return node
-
-    def _sequence(self, line: int, depth: int) -> Node:
-        items: list[Node] = []
-        size = 1
-        while not self._loader.check_event(yaml.SequenceEndEvent):
-            items.append(self._node(depth + 1))
-            size = _sum(size, items[-1])
-        self._loader.get_event()
-        return Node(line, items, size=size)
-
-    def _mapping(self, line: int, depth: int) -> Node:
-        members: dict[str, Node] = {}
-        lines: dict[str, int] = {}
-        numbers: set[str] = set()
-        merged: list[Node] = []
-        size = 1
-        while not self._loader.check_event(yaml.MappingEndEvent):
-            event = self._loader.get_event()
-            at = event.start_mark.line + 1
-            if not isinstance(event, yaml.ScalarEvent):
-                raise BadDocument(at, "a key must be a single text, not a list, a mapping or an alias")
-            if event.value == "<<" and event.implicit[0]:
-                merged.append(self._node(depth + 1))
-                size = _sum(size, merged[-1])
+    def _mapping(self, node: yaml.MappingNode, path: FieldPath, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        own: dict[str, int] = {}
+        for key_node, value in node.value:
+            if key_node.tag == _MERGE:
                 continue
-            key = self._scalar(event, at)
-            if isinstance(key, int) and not isinstance(key, bool):
-                key = str(key)
-                numbers.add(key)
-            elif not isinstance(key, str):
-                raise BadDocument(at, f"the key {event.value or 'null'} is not a text for YAML; {_ANY_KEY_IS_TEXT}")
-            if key in lines:
-                raise BadDocument(at, f"the key {key[:60]} is here a second time; first on line {lines[key]}")
-            lines[key] = at
-            members[key] = self._node(depth + 1)
-            size = _sum(size, members[key])
-        self._loader.get_event()
-        for source in merged:
-            for one in source.value if isinstance(source.value, list) else [source]:
-                if not isinstance(one.value, dict):
-                    raise BadDocument(source.line, "<< merges mappings only")
-                members = {**one.value, **members}
-                lines = {**one.key_lines, **lines}
-                numbers |= one.number_keys
-        return Node(line, members, lines, frozenset(numbers), size)
+            key = self._key(key_node)
+            name, where = str(key), (*path, str(key))
+            if name in own:
+                raise _bad(key_node, f"the key {name[:60]} is here a second time; first on line {own[name]}")
+            if isinstance(key, int):
+                self._number_keys.append(where)
+            own[name] = self._lines.setdefault(where, _line(key_node))
+            data[name] = self._value(value, where, above)
+        for merged in (value for key, value in node.value if key.tag == _MERGE):
+            for source in merged.value if isinstance(merged, yaml.SequenceNode) else [merged]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise _bad(source, "<< merges mappings only")
+                data = {**self._value(source, path, above), **data}
+        return data
 
-    def _plain_tag(self, tag: str | None, expected: str, line: int) -> None:
-        if tag not in (None, "!", _TAG + expected):
-            raise BadDocument(line, f"the tag {str(tag).replace(_TAG, '!!')[:60]} is not supported")
+    def _key(self, node: yaml.Node) -> str | int:
+        if not isinstance(node, yaml.ScalarNode):
+            raise _bad(node, "a key must be a single text, not a list or a mapping")
+        key = self._scalar(node)
+        if isinstance(key, str) or type(key) is int:
+            return key
+        raise _bad(node, f"the key {node.value or 'null'} is not a text for YAML; put it in quotes to make it one")
 
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> str | int | float | bool | None:
-        tag, text = event.tag, str(event.value)
-        if tag is None or tag == "!":
-            tag = self._loader.resolve(yaml.ScalarNode, text, event.implicit)
+    def _scalar(self, node: yaml.ScalarNode) -> str | int | float | bool | None:
+        kind, text = node.tag.removeprefix(_TAG), str(node.value)
         if any("\ud800" <= c <= "\udfff" for c in text):
-            raise BadDocument(line, "half of a surrogate pair is no character")
+            raise _bad(node, "half of a surrogate pair is no character")
+        if kind in ("str", "timestamp", "merge", "value"):  # a date is what the user typed, not an instant somewhere
+            return text
+        if kind in ("int", "float") and ":" in text:  # YAML 1.1 reads 22:22 as 1342, which nobody means
+            return text
+        if kind not in ("null", "bool", "int", "float"):
+            raise _unsupported(node)
         try:
-            return _value(str(tag).removeprefix(_TAG), text)
-        except KeyError:
-            problem = f"the tag {str(tag).replace(_TAG, '!!')[:60]} is not supported"
-        except ValueError:
-            problem = "not a number that can be used (infinite, or too long)"
-        raise BadDocument(line, problem)
+            value: int | float | bool | None = getattr(self._loader, f"construct_yaml_{kind}")(node)
+        except (ValueError, LookupError):
+            value = math.nan
+        if len(text) > 1000 or (isinstance(value, float) and not math.isfinite(value)):
+            raise _bad(node, "not a number that can be used (infinite, or too long)")
+        return value
 
 
-def _value(kind: str, text: str) -> str | int | float | bool | None:
-    if kind in ("str", "timestamp", "merge", "value"):  # a date is what the user typed, not an instant somewhere
-        return text
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}[text.lower()]
-    if kind not in ("int", "float"):
-        raise KeyError(kind)
-    if ":" in text:  # YAML 1.1 reads 22:22 as 1342, which nobody means
-        return text
-    digits = text.replace("_", "")
-    if kind == "int":
-        if len(digits) > 1000:
-            raise ValueError(digits[:10])
-        octal = digits.lstrip("+-").startswith("0") and digits.lstrip("+-0").isdigit() and digits.strip("+-0")
-        return int(digits, 8 if octal else 0)
-    special = digits.lower().lstrip("+-")
-    number = float(special.removeprefix(".") if special in (".inf", ".nan") else digits)
-    if not math.isfinite(number):
-        raise ValueError(special)
-    return number
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
-def _sum(size: int, node: Node) -> int:
-    if size + node.size > _MOST:
-        raise BadDocument(node.line, f"more than {_MOST:,} values, its aliases expanded")
-    return size + node.size
+def _bad(node: yaml.Node, problem: str) -> BadDocument:
+    return BadDocument(_line(node), problem)
+
+
+def _unsupported(node: yaml.Node) -> BadDocument:
+    return _bad(node, f"the tag {str(node.tag).replace(_TAG, '!!')[:60]} is not supported")

@@ -9,20 +9,22 @@ import difflib
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import JsonValue, ValidationError
 
 from deployer.bundled import Kind, bundled
 from deployer.config.complaints import Complaint, dotted, listed, number_key_complaints, spec_complaints, suggestion
-from deployer.config.document import LARGEST, BadDocument, Node, parse
-from deployer.config.document import Path as FieldPath
+from deployer.config.document import BadDocument, FieldPath, parse
 from deployer.config.model import Spec, is_path
 from deployer.errors import InvalidSpec
 from deployer.events import printable
 
+_Wrong: TypeAlias = tuple[FieldPath, str]
+_LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 
 
@@ -40,31 +42,22 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
 
     Raises InvalidSpec with one complaint for each thing wrong, in the order of the file.
     """
-    file = _shown(path)
     directory = Path(os.path.abspath(path)).parent
     try:
-        document = parse(_read(path, file))
+        document = parse(_read(path))
     except BadDocument as error:
-        raise _refused(file, [Complaint(error.line, "", printable(error.problem))]) from None
+        raise _refused(path, [Complaint(error.line, "", printable(error.problem))]) from None
     complaints = list(number_key_complaints(document))
     try:
-        spec = Spec.model_validate_json(json.dumps(document.data()))
+        spec = Spec.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        raise _refused(file, [*complaints, *spec_complaints(error, document)]) from None
-    complaints += _Named(spec, document, directory, root).complaints()
+        raise _refused(path, [*complaints, *spec_complaints(error, document)]) from None
+    for named, problem in (*_machines(spec, directory, root("tofu")), *_files(spec, directory, root("playbooks"))):
+        field = document.existing(named)
+        complaints.append(Complaint(document.lines[field], dotted(field), printable(problem)))
     if complaints:
-        raise _refused(file, complaints)
+        raise _refused(path, complaints)
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory)
-
-
-def bundled_playbooks(root: Callable[[Kind], Path] = bundled) -> tuple[str, ...]:
-    """The names of the playbooks that ship with deployer."""
-    return tuple(path.stem for path in _yaml_files(root("playbooks")))
-
-
-def bundled_providers(root: Callable[[Kind], Path] = bundled) -> tuple[str, ...]:
-    """The names of the providers that ship with deployer."""
-    return tuple(path.name for path in _entries(root("tofu")) if _is_module(path))
 
 
 def located(directory: Path, name: str) -> Path:
@@ -74,39 +67,30 @@ def located(directory: Path, name: str) -> Path:
 
 def _shown(path: Path) -> str:
     """The file as people name it: from where they stand, if it lies below."""
-    try:
-        return printable(str(path.relative_to(Path.cwd()) if path.is_absolute() else path))
-    except (ValueError, OSError):
-        return printable(str(path))
+    below = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return printable(str(path.relative_to(Path.cwd()) if below else path))
 
 
-def _refused(file: str, complaints: Iterable[Complaint]) -> InvalidSpec:
-    return _invalid(file, listed(complaints, file))
+def _refused(path: Path, complaints: list[Complaint]) -> InvalidSpec:
+    file = _shown(path)
+    next_command = f"deployer validate -f {shlex.quote(file)}" if os.path.isfile(path) else "deployer init"
+    return InvalidSpec(f"{file} cannot be used", complaints=listed(complaints, file), help=next_command)
 
 
-def _invalid(file: str, texts: Sequence[str], help: str = "") -> InvalidSpec:
-    return InvalidSpec(
-        f"{file} cannot be used",
-        complaints=texts,
-        remains="Nothing was changed.",
-        help=help or f"deployer validate -f {shlex.quote(file)}",
-    )
-
-
-def _read(path: Path, file: str) -> str:
+def _read(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise _invalid(file, [f"{file}: not a regular file"], help="deployer init")
+            raise BadDocument(0, "not a regular file")
         with path.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
+            content = stream.read(_LARGEST + 1)
     except FileNotFoundError:
         close = difflib.get_close_matches(path.name, [p.name for p in _yaml_files(path.parent)], n=1, cutoff=0.8)
         hint = f"; did you mean {_shown(path.with_name(close[0]))}?" if close else ""
-        raise _invalid(file, [f"{file}: no such file{hint}"], help="deployer init") from None
+        raise BadDocument(0, f"no such file{hint}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise _invalid(file, [f"{file}: cannot be read: {reason}"]) from None
-    if len(content) > LARGEST:
+        raise BadDocument(0, f"cannot be read: {reason}") from None
+    if len(content) > _LARGEST:
         raise BadDocument(1, "the file is larger than 1 MiB")
     try:
         return content.decode("utf-8-sig")
@@ -115,98 +99,64 @@ def _read(path: Path, file: str) -> str:
         raise BadDocument(line, f"not UTF-8: byte {content[error.start]:#04x}; save the file as UTF-8") from None
 
 
-@dataclass(frozen=True)
-class _Named:
-    """The things outside the file that a valid specification names, and whether they are there."""
-
-    spec: Spec
-    document: Node
-    directory: Path
-    root: Callable[[Kind], Path]
-
-    def complaints(self) -> list[Complaint]:
-        configure = self.spec.configure
-        found = [self._provider(), *self._addresses(), *self._ports()]
-        found += [self._playbook(i, entry) for i, entry in enumerate(configure.playbooks)]
-        found.append(self._readable(("configure", "vault_password_file"), configure.vault_password_file))
-        found.append(self._readable(("ssh", "private_key"), self.spec.ssh.private_key))
-        return [complaint for complaint in found if complaint is not None]
-
-    def _complaint(self, path: FieldPath, problem: str) -> Complaint:
-        return Complaint(self.document.line_of(path), dotted(path), printable(problem))
-
-    def _provider(self) -> Complaint | None:
-        provider = self.spec.provider
-        if provider.name is not None:
-            known = bundled_providers(self.root)
-            is_short = isinstance((self.document.step("provider") or self.document).value, str)
-            path = ("provider",) if is_short else ("provider", "name")
-            if provider.name in known:
-                return None
-            problem = (
-                f"no bundled provider {provider.name}; {suggestion(provider.name, known)}; or give the path of a module"
-            )
-            return self._complaint(path, problem)
-        folder = located(self.directory, str(provider.path))
+def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
+    """Whether the provider is there, and whether its hosts have what it needs."""
+    provider, taken = spec.provider, dict[int, str]()
+    known = sorted(path.name for path in bundle.glob("*") if _is_module(path))
+    if provider.path is not None:
+        folder = located(directory, provider.path)
         if not folder.is_dir():
-            return self._complaint(("provider", "path"), f"no folder {folder}")
-        if not _is_module(folder):
-            return self._complaint(("provider", "path"), f"no *.tf or *.tofu file in {folder}")
-        return None
+            yield ("provider", "path"), f"no folder {folder}"
+        elif not _is_module(folder):
+            yield ("provider", "path"), f"no *.tf or *.tofu file in {folder}"
+    elif provider.title not in known:
+        hint = f"{suggestion(provider.title, known)}; or give the path of a module"
+        yield ("provider", "name"), f"no bundled provider {provider.title}; {hint}"
+    for host, machine in spec.hosts.items():
+        if provider.name == "existing" and machine.address is None:
+            yield ("hosts", host), "the provider existing needs this host's address"
+        for option in ("address", "port", "user"):
+            if provider.name == "local" and getattr(machine, option) is not None:
+                yield ("hosts", host, option), "only for machines that exist (provider: existing)"
+        for here, _ in machine.forwards:
+            if here and (other := taken.setdefault(here, host)) != host:
+                problem = f"port {here} of this computer leads to {other} already; 0 takes any free port"
+                yield ("hosts", host, "ports", str(here)), problem
 
-    def _addresses(self) -> Iterable[Complaint]:
-        name = self.spec.provider.name
-        for host, machine in self.spec.hosts.items():
-            if name == "existing" and machine.address is None:
-                yield self._complaint(("hosts", host), "the provider existing needs this host's address")
-            for field in ("address", "port", "user"):
-                if name == "local" and getattr(machine, field) is not None:
-                    yield self._complaint(("hosts", host, field), "only for machines that exist (provider: existing)")
 
-    def _ports(self) -> Iterable[Complaint]:
-        taken: dict[int, str] = {}
-        for host, machine in self.spec.hosts.items():
-            for forward in machine.forwards:
-                if forward.host and (other := taken.setdefault(forward.host, host)) != host:
-                    problem = f"port {forward.host} of this computer leads to {other} already; 0 takes any free port"
-                    yield self._complaint(("hosts", host, "ports", str(forward.host)), problem)
-
-    def _playbook(self, index: int, entry: str) -> Complaint | None:
-        path = ("configure", "playbooks", index)
+def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
+    """Whether the playbooks and keys are there, and can be read."""
+    files: list[tuple[FieldPath, str | None]] = [
+        (("configure", "vault_password_file"), spec.configure.vault_password_file),
+        (("ssh", "private_key"), spec.ssh.private_key),
+    ]
+    known = [path.stem for path in _yaml_files(bundle)]
+    for index, entry in enumerate(spec.configure.playbooks):
+        field: FieldPath = ("configure", "playbooks", index)
         if is_path(entry):
-            return self._readable(path, entry)
-        known = bundled_playbooks(self.root)
-        if entry in known:
-            return None
-        here = [p.name for p in _yaml_files(self.directory) if p.stem == entry]
-        hint = f"; did you mean ./{here[0]}?" if here else f"; {suggestion(entry, known)}"
-        return self._complaint(path, f"no bundled playbook {entry}{hint}")
-
-    def _readable(self, path: FieldPath, name: str | None) -> Complaint | None:
-        if name is None:
-            return None
-        target = located(self.directory, name)
-        try:
-            if not target.exists():
-                return self._complaint(path, f"no such file: {target}")
-            if not target.is_file():
-                return self._complaint(path, f"not a file: {target}")
-            with target.open("rb"):
-                return None
-        except OSError as error:
-            return self._complaint(path, f"{target} cannot be read: {error.strerror}")
+            files.append((field, entry))
+        elif entry not in known:
+            here = [path.name for path in _yaml_files(directory) if path.stem == entry]
+            hint = f"did you mean ./{here[0]}?" if here else suggestion(entry, known)
+            yield field, f"no bundled playbook {entry}; {hint}"
+    for field, name in files:
+        if name is not None and (problem := _unreadable(located(directory, name))):
+            yield field, problem
 
 
-def _entries(folder: Path) -> list[Path]:
+def _unreadable(file: Path) -> str:
     try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
+        if not file.is_file():
+            return f"{'not a file' if file.exists() else 'no such file'}: {file}"
+        with file.open("rb"):
+            return ""
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
 
 
 def _yaml_files(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.suffix in (".yml", ".yaml")]
+    return sorted((*folder.glob("*.yml"), *folder.glob("*.yaml")))
 
 
 def _is_module(folder: Path) -> bool:
-    return any(path.name.endswith(_MODULE_SUFFIXES) for path in _entries(folder))
+    return any(path.name.endswith(_MODULE_SUFFIXES) for path in folder.glob("*"))

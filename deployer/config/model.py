@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
 HostName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+PortHere = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Login = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
+Options = dict[str, JsonValue]
+
+
+def _either(problem: str, member: Callable[[Any], str | None]) -> Discriminator:
+    """A union that says itself which member is meant: a wrong value gets one complaint, not one of each member."""
+    return Discriminator(member, custom_error_type="kind", custom_error_message=problem)
+
+
+def _one_or_many(value: Any) -> str | None:
+    return {int: "one", list: "many", tuple: "many"}.get(type(value))
+
+
+def _config_or_none(value: Any) -> str | None:
+    return "config" if isinstance(value, dict) else "none" if value is False else None
+
+
+_Ports = Annotated[
+    Annotated[Port, Tag("one")] | Annotated[tuple[Port, ...], Tag("many")],
+    _either("must be a port number, or a list of port numbers", _one_or_many),
+]
+_CloudConfig = Annotated[
+    Annotated[Options, Tag("config")] | Annotated[Literal[False], Tag("none")],
+    _either("must be a mapping of cloud-config, or false", _config_or_none),
+]
 
 
 class Forward(NamedTuple):
@@ -28,20 +57,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def _named_or_at_path(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
 class Provider(_Section):
     """Where machines come from: a bundled provider by `name`, or the user's own root module at `path`."""
 
     name: Name | None = Field(default=None, description="A bundled provider: `local` or `existing`.")
-    path: Line | None = Field(
-        default=None, description="A folder with an OpenTofu root module of your own, relative to this file."
-    )
-    options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Further input variables of the module, passed through as they are."
-    )
+    path: Line | None = Field(default=None, description="The folder of an OpenTofu module of yours.")
+    options: Options = Field(default={}, description="Further input variables of the module, as they are.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Provider:
@@ -54,24 +75,26 @@ class Provider(_Section):
         return self.name or str(self.path)
 
 
+def _named_or_at_path(value: object) -> object:
+    if not isinstance(value, str | dict | Provider):
+        raise PydanticCustomError("kind", "must be a provider's name, or a mapping with name or path")
+    return {"name": value} if isinstance(value, str) else value
+
+
+_Provider = Annotated[Provider, BeforeValidator(_named_or_at_path, json_schema_input_type=str | Provider)]
+
+
 class Machine(_Section):
     """One host: its sizes, the ports forwarded to it, and, for `existing` machines, where it is."""
 
     cpus: int = Field(default=2, ge=1, le=256, description="Processors.")
     memory: int = Field(default=1024, ge=128, le=4 * 1024 * 1024, description="Memory in MiB.")
     disk: int = Field(default=8, ge=1, le=64 * 1024, description="Disk in GiB.")
-    ports: dict[Annotated[int, Field(ge=0, le=65535)], Port | tuple[Port, ...]] = Field(
-        default_factory=dict,
-        description="Port of this computer: port (or list of ports) of the machine. 0 takes any free port.",
-    )
+    ports: dict[PortHere, _Ports] = Field(default={}, description="This computer's port (0: any): the machine's ports.")
     address: Line | None = Field(default=None, description="For `existing`: the machine's address.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
-    user: Line | None = Field(
-        default=None, description="For `existing`: the user to log in as, where it is not `ssh.user`."
-    )
-    options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Further attributes of this host for your own module, passed through."
-    )
+    user: Line | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
+    options: Options = Field(default={}, description="Further attributes of this host for your own module.")
 
     @model_validator(mode="after")
     def _one_port_one_target(self) -> Machine:
@@ -82,34 +105,19 @@ class Machine(_Section):
 
     @property
     def forwards(self) -> tuple[Forward, ...]:
-        return tuple(
-            Forward(host, target)
-            for host, targets in self.ports.items()
-            for target in (targets if isinstance(targets, tuple) else (targets,))
-        )
+        pairs = ((host, to if isinstance(to, tuple) else (to,)) for host, to in self.ports.items())
+        return tuple(Forward(host, target) for host, targets in pairs for target in targets)
 
 
 class Ssh(_Section):
-    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = Field(
-        default="deployer", description="The user that is created on the machines and logged in as."
-    )
-    private_key: Line | None = Field(
-        default=None,
-        description="A private key of yours (without passphrase, or in an agent), relative to this file; "
-        "otherwise each environment gets a key of its own.",
-    )
+    user: Login = Field(default="deployer", description="The user that is created on the machines and logged in as.")
+    private_key: Line | None = Field(default=None, description="Your own key, without passphrase or in an agent.")
 
 
 class Configure(_Section):
-    playbooks: tuple[Line, ...] = Field(
-        default=(), description="In order: names of bundled playbooks, or paths of your own relative to this file."
-    )
-    variables: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue] = Field(
-        default_factory=dict, description="Variables for all playbooks. May hold secrets: they are never shown."
-    )
-    vault_password_file: Line | None = Field(
-        default=None, description="A file with the Ansible Vault password, relative to this file."
-    )
+    playbooks: tuple[Line, ...] = Field(default=(), description="In order: bundled ones by name, yours by path.")
+    variables: Variables = Field(default={}, description="For all playbooks. May hold secrets: they are never shown.")
+    vault_password_file: Line | None = Field(default=None, description="A file with the Ansible Vault password.")
 
 
 class Timeouts(_Section):
@@ -128,27 +136,20 @@ class Spec(_Section):
     """An environment: one or more machines, where they come from, and what is done to them."""
 
     name: Name = Field(description="The environment's name: a-z, 0-9 and hyphens, at most 40 characters.")
-    provider: Annotated[Provider, BeforeValidator(_named_or_at_path, json_schema_input_type=str | Provider)] = Field(
-        default_factory=lambda: Provider(name="local"), description="Where the machines come from."
-    )
+    provider: _Provider = Field(default=Provider(name="local"), description="Where the machines come from.")
     hosts: dict[HostName, Machine] = Field(min_length=1, description="The machines, by name.")
-    ssh: Ssh = Field(default_factory=lambda: Ssh(), description="How the machines are reached.")
-    cloud_init: dict[str, JsonValue] | Literal[False] = Field(
-        default_factory=dict, description="cloud-config merged into ours; false where the machines have no cloud-init."
-    )
-    cloud_init_strict: bool = Field(
-        default=False, description="Whether recoverable errors of cloud-init (`degraded`) fail the provisioning."
-    )
-    configure: Configure = Field(default_factory=lambda: Configure(), description="What Ansible does to the machines.")
-    timeouts: Timeouts = Field(default_factory=lambda: Timeouts(), description="Time limits in seconds.")
+    ssh: Ssh = Field(default=Ssh(), description="How the machines are reached.")
+    cloud_init: _CloudConfig = Field(default={}, description="cloud-config merged into ours; false: no cloud-init.")
+    cloud_init_strict: bool = Field(default=False, description="Whether `degraded` cloud-init fails the provisioning.")
+    configure: Configure = Field(default=Configure(), description="What Ansible does to the machines.")
+    timeouts: Timeouts = Field(default=Timeouts(), description="Time limits in seconds.")
 
     @property
     def playbook_steps(self) -> dict[str, str]:
         """Step name to playbook entry, in order; a repeated name gets a number, so that each step is one of its own."""
         steps: dict[str, str] = {}
         for entry in self.configure.playbooks:
-            stem = PurePath(entry).stem if is_path(entry) else entry
-            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
+            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(entry).stem)
             number = 1
             while step in steps:
                 number += 1

@@ -8,9 +8,10 @@ from typing import Any
 
 from deployer.config.complaints import models_in
 from deployer.config.document import parse
-from deployer.config.guide import configuration_reference, example, schema
+from deployer.config.guide import example, schema
 from deployer.config.loading import load_spec
 from deployer.config.model import Spec
+from tests.docs.reference import PAGE, configuration_reference
 
 
 def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_what_the_example_shows_as_default_is_the_default() -> None:
         block = re.search(rf"^(?:# )?{section}:.*?(?=\n\n|\Z)", example(), re.MULTILINE | re.DOTALL)
         assert block
         text = re.sub(r"^# ", "", re.sub(r"^    # ", "    ", block[0], flags=re.MULTILINE), flags=re.MULTILINE)
-        data = parse(text).data()[section]
+        data = parse(text).data[section]
         shown[section] = data["web"] if section == "hosts" else data
     examples = {"ports", "address", "port", "user", "private_key"}  # no default to show
     for section, model in sections.items():
@@ -56,9 +57,6 @@ def test_the_schema_describes_the_file() -> None:
     assert {"type": "string"} in properties["provider"]["anyOf"]
 
 
-def test_the_reference_page_is_up_to_date(checkout: Path) -> None:
-    page = checkout / "docs" / "configuration.md"
-    assert page.read_text(encoding="utf-8") == configuration_reference(), (
-        "write it anew: python -c 'from deployer.config.guide import *; print(configuration_reference(), end=\"\")'"
-        " > docs/configuration.md"
-    )
+def test_the_reference_page_is_up_to_date() -> None:
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == configuration_reference(), "write it anew: python -m tests.docs.reference"
