@@ -71,7 +71,7 @@ def test_languages(page: Page) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
-def test_yaml(block: Block, tmp_path: Path) -> None:
+def test_yaml(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is validated; a piece of one too, with the fields that every file has; a playbook is parsed."""
     data = yaml.safe_load(block.text)
     if isinstance(data, list):
@@ -79,6 +79,9 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--syntax-check", "site.yml"]
         subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
         return
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519").write_text("a key\n")
     for playbook in data.get("configure", {}).get("playbooks", ()):
         if playbook.startswith("./"):
             (tmp_path / playbook).write_text("- hosts: all\n")
