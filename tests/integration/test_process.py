@@ -547,11 +547,10 @@ print(deadline.spent, flush=True)
 
 def test_a_limit_ends_without_anybody_running() -> None:
     deadline = Deadline(0.2)
-    assert not deadline.expired
     assert 0 < deadline.left <= 0.2
     time.sleep(0.25)
-    assert deadline.expired
     assert deadline.left < 0
+    assert deadline.expired
 
 
 def test_a_wait_is_interrupted_at_once() -> None:
@@ -579,7 +578,7 @@ def test_listening_puts_the_handlers_back() -> None:
     with pytest.raises(ZeroDivisionError):
         interrupted()
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
-    assert interrupts.signum is signal.SIGTERM
+    assert interrupts.signum.name == "SIGTERM"
 
 
 def test_listening_in_another_thread_touches_no_handler() -> None:
