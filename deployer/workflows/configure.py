@@ -69,6 +69,7 @@ class _Configure:
 
     def render_inventory(self) -> None:
         private_directory(self._inventory.parent)
+        private_directory(self._workspace.parent)
         write_inventory(self._inventory, inventory_environment(self._run.environment, self._spec, self._folder))
         write_variables(self._variables, self._spec.configure.variables)
 

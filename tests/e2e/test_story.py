@@ -164,3 +164,15 @@ def ansible(project: Project, program: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done
     return done.stdout
+
+
+def test_with_each_engine(project: Project, any_engine: Path) -> None:
+    project.environ["DEPLOYER_TOFU"] = str(any_engine)
+    project.write(configure={"playbooks": [project.playbook("site", {"ping": {}})]})
+    project.run("up", f"{NAME}.yml")
+    assert project.state["state"] == "configured"
+    assert "nothing to do" in project.run("up", NAME).err
+    machine = project.machines()["web"]
+    project.run("destroy", NAME, "--yes")
+    assert not machine.process.alive
+    assert project.processes() == {}

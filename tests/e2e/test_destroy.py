@@ -1,0 +1,121 @@
+"""`destroyed` is said only where it is known: lost, damaged and unsaved states of OpenTofu, and the ways out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.project import NAME, Project, until
+
+pytestmark = pytest.mark.container
+
+VARIABLES = "\n".join(f'variable "{name}" {{}}' for name in ("environment", "hosts", "user_data", "ssh_public_key"))
+MODULE = f"""{VARIABLES}
+resource "terraform_data" "thing" {{
+  provisioner "local-exec" {{
+    command = "touch ../thing; while [ -e ../hold ]; do sleep 0.05; done"
+  }}
+  provisioner "local-exec" {{
+    when    = destroy
+    command = "rm -f ../thing"
+  }}
+}}
+output "hosts" {{
+  value = {{ web = {{ address = "127.0.0.1", port = 9 }} }}
+}}
+"""
+
+
+@pytest.fixture
+def made(project: Project) -> Project:
+    """An environment with one thing in the world, and no machine that answers."""
+    project.write(provider=project.module(MODULE), timeouts={"ssh": 1})
+    project.run("up", f"{NAME}.yml", code=1)
+    assert thing(project).exists()
+    return project
+
+
+def thing(project: Project) -> Path:
+    return project.folder / "thing"
+
+
+@pytest.mark.parametrize("lost", ["absent", "empty", "damaged"])
+def test_a_state_that_is_lost(made: Project, lost: str) -> None:
+    state = made.folder / "tofu" / "terraform.tfstate"
+    whole = state.read_bytes()
+    (made.folder / "tofu" / "terraform.tfstate.backup").unlink(missing_ok=True)
+    if lost == "absent":
+        state.unlink()
+    else:
+        state.write_bytes(b"" if lost == "empty" else whole[:100])
+    for _ in range(2):
+        told = made.run("destroy", NAME, "--yes", code=1)
+        assert "not called destroyed" in told.err
+        assert "  next:  " in told.err
+        assert made.run("status", NAME).out != "destroyed\n"
+        assert thing(made).exists()
+        assert (made.folder / "tofu" / "main.tf").exists()
+    assert made.state["resources"] == "present"
+    assert [line for line in made.run("show", NAME, "--refresh").out.splitlines() if "differs" in line]
+    state.write_bytes(whole)
+    made.run("destroy", NAME, "--yes")
+    assert made.state["state"] == "destroyed"
+    assert not thing(made).exists()
+
+
+def test_the_users_word_that_nothing_is_left(made: Project) -> None:
+    (made.folder / "tofu" / "terraform.tfstate").write_bytes(b"")
+    told = made.run("destroy", NAME, "--abandon", code=2)
+    assert "--yes" in told.err
+    assert made.state["state"] == "provision_failed"
+    made.run("destroy", NAME, "--abandon", "--yes")
+    assert made.state["state"] == "destroyed"
+    assert thing(made).exists(), "it was not asked"
+
+
+def test_a_state_that_opentofu_could_not_save(made: Project) -> None:
+    tofu = made.folder / "tofu"
+    (tofu / "terraform.tfstate").rename(tofu / "errored.tfstate")
+    told = made.run("destroy", NAME, "--yes", code=1)
+    assert "tofu state push errored.tfstate" in told.err
+    assert thing(made).exists()
+    made.tofu("state", "push", "errored.tfstate")
+    (tofu / "errored.tfstate").unlink()
+    made.run("destroy", NAME, "--yes")
+    assert not thing(made).exists()
+
+
+def test_an_apply_that_was_killed(project: Project) -> None:
+    project.write(provider=project.module(MODULE), timeouts={"ssh": 1})
+    project.run("create", "-f", f"{NAME}.yml")
+    (project.folder / "hold").touch()
+    process = project.start("up", NAME)
+    until(lambda: thing(project).exists(), "the thing is being made")
+    (child,) = project.run("show", NAME, "--output", "json").data["busy"]["children"]
+    process.kill()
+    process.communicate()
+    # The tool goes on by itself: nobody else may work on it meanwhile.
+    told = project.run("destroy", NAME, "--yes", code=4)
+    assert str(child["pid"]) in told.err
+    (project.folder / "hold").unlink()
+    project.run("up", NAME, "--lock-timeout", "60", code=1)
+    assert project.state["failure"]["step"] == "wait_ssh"
+    project.run("destroy", NAME, "--yes")
+    assert not thing(project).exists()
+
+
+def test_by_hand_without_deployer(made: Project) -> None:
+    made.tofu("destroy", "-auto-approve", "-input=false", "-no-color")
+    assert not thing(made).exists()
+    assert made.run("status", NAME).out == "provision_failed\n", "nobody guesses"
+    made.run("destroy", NAME, "--yes")
+    assert made.run("status", NAME).out == "destroyed\n"
+
+
+def test_a_name_is_free_again(made: Project) -> None:
+    made.run("destroy", NAME, "--yes")
+    assert made.run("up", f"{NAME}.yml", code=1)
+    assert made.state["failure"]["step"] == "wait_ssh"
+    assert thing(made).exists()
+    made.run("destroy", NAME, "--yes")
