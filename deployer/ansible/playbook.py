@@ -122,7 +122,8 @@ def ansible_playbook() -> str:
 
 def _scratch(run: PlaybookRun) -> Path:
     """A fresh directory for this playbook, and of the directories of older commands only the newest left."""
-    run.workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (run.workspace.parent, run.workspace):  # a mode is given to the last folder only, not to parents
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     runs = sorted(run.workspace.parent.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
     for old in [path for path in runs if path.is_dir() and path != run.workspace][_KEPT_RUNS - 1 :]:
         close_connections(old)

@@ -50,11 +50,21 @@ def copy_module(source: Path, folder: Path) -> bool:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before, now = _manifest(folder), _files(source, folder)
     shutil.copytree(source, folder, ignore=_ignored(folder), dirs_exist_ok=True)
-    folder.chmod(0o700)  # copytree gives it the source's mode, and secrets will lie in it
+    _make_private(folder, now)
     for stale in before - now:
         (folder / stale).unlink(missing_ok=True)
+    (folder / _MANIFEST).touch(mode=0o600)
     (folder / _MANIFEST).write_text(json.dumps(sorted(now)), encoding="utf-8")
     return True
+
+
+def _make_private(folder: Path, names: set[str]) -> None:
+    """Takes the source's modes away: what others may read is not ours, and what is read-only cannot be copied over."""
+    folder.chmod(0o700)
+    for file in (folder / name for name in names):
+        file.chmod(0o700 if file.stat().st_mode & 0o100 else 0o600)
+        for parent in file.relative_to(folder).parents:
+            (folder / parent).chmod(0o700)
 
 
 def module_differs(source: Path, folder: Path) -> bool:

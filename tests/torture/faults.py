@@ -50,7 +50,7 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a boundary: `do` is "kill", "int", "term", or the name of an errno that the call fails with.
+    """What happens at a boundary: `do` is "kill", "int", "term", "stop", or the name of an errno that the call fails with.
 
     `lasting`: the call kinds that fail from then on, as they do on a disk that is and stays full.
     """
@@ -87,8 +87,8 @@ class _Watch:
             raise _refusal(fault.do, path)
         if here != fault.at:
             return
-        if fault.do in ("int", "term"):
-            os.kill(os.getpid(), signal.SIGINT if fault.do == "int" else signal.SIGTERM)
+        if fault.do in _SIGNALS:
+            os.kill(os.getpid(), _SIGNALS[fault.do])
             return
         half()
         if fault.do == "kill":
@@ -156,6 +156,7 @@ class _Watch:
 
 
 _real_open = io.open
+_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 _CALLS = {
     "fsync": ("fsync",),
     "replace": ("replace", "rename"),
