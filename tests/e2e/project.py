@@ -186,13 +186,13 @@ class Project:
             return str(answer.read().decode())
 
     def processes(self) -> dict[int, str]:
-        """The processes that name this project in their argv."""
+        """The processes that name this project in their argv, or work in it."""
         found: dict[int, str] = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 argv = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 process = Process.of(int(entry.name))
-                if str(self.path) in argv and process is not None:
+                if str(self.path) in argv + os.readlink(entry / "cwd") and process is not None:
                     found[process.pid] = argv
         return found
 
