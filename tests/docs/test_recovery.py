@@ -232,13 +232,12 @@ def test_tofu_at_work_by_hand(world: World) -> None:
     nothing_is_left(world)
 
 
-def test_destroy_after_a_power_cut_refuses_until_it_was_done_by_hand(world: World) -> None:
+def test_destroy_after_a_power_cut_refuses_and_leaves_the_way_open(world: World) -> None:
     power_cut_at_apply(world)
     assert "not called destroyed" in world.run("deployer destroy demo --yes", code=1)
-    assert world.state() == "destroy_failed"
-    world.run("deployer up demo", code=3)
-    section(world, "by-hand")
-    section(world, "to-tell-deployer")
+    assert world.state() == "provisioning"
+    section(world, "provisioning-interrupted")
+    section(world, "to-take-everything-away")
     nothing_is_left(world)
 
 
