@@ -128,9 +128,7 @@ CASES = [
     Case(power_cut_at_apply, "provisioning", "tofu_apply", "possible", "provisioning-interrupted"),
     Case(invalid_module, "provision_failed", "tofu_init", "none", "provision_failed-before-tofu_apply"),
     Case(failed_apply, "provision_failed", "tofu_apply", "possible", "provision_failed-at-tofu_apply"),
-    Case(
-        broken_output, "provision_failed", "read_outputs", "present", "provision_failed-at-read_outputs", "provisioned"
-    ),
+    Case(broken_output, "provision_failed", "read_outputs", "present", "provision_failed-at-read_outputs"),
     Case(silent_host, "provision_failed", "wait_ssh", "present", "provision_failed-at-wait_ssh"),
     pytest.param(
         Case(
@@ -237,6 +235,13 @@ def test_destroy_after_a_power_cut_refuses_and_leaves_the_way_open(world: World)
     assert "not called destroyed" in world.run("deployer destroy demo --yes", code=1)
     assert world.state() == "provisioning"
     section(world, "provisioning-interrupted")
+    section(world, "to-take-everything-away")
+    nothing_is_left(world)
+
+
+def test_a_machine_whose_files_are_gone(world: World) -> None:
+    lost_machine(world)
+    shutil.rmtree(world.tofu / "machines" / "web")
     section(world, "to-take-everything-away")
     nothing_is_left(world)
 
