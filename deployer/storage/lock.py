@@ -96,7 +96,9 @@ def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Int
         finally:
             held.clear()
     finally:
-        lock.release()
+        # What the command achieved must not be lost for a refused unlock; the kernel frees the lock at our end at the latest.
+        with contextlib.suppress(OSError):
+            lock.release()
 
 
 def _no_lock(path: Path, error: OSError) -> StorageFailed:

@@ -84,7 +84,7 @@ class Running:
         seconds = time.monotonic() - self.began
         done = Done(self.argv, self._code, self.said("out"), self.said("err"), trace, seconds)
         assert "Traceback" not in done.out + done.err, done
-        assert "internal error" not in done.err, done
+        assert "internal error" not in done.err, f"{done}\n{_story(done.err)}"
         return done
 
     def said(self, what: str) -> str:
@@ -259,6 +259,12 @@ class World:
             os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
+
+
+def _story(words: str) -> str:
+    """The traceback that an internal error speaks of; its file goes with the world."""
+    path = Path(words.partition("the traceback: ")[2].partition("\n")[0])
+    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def until(condition: Callable[[], object], seconds: float = 60, what: str = "it does not come true") -> None:

@@ -1,0 +1,71 @@
+"""The long campaign: `python -m tests.torture --minutes 30`, and any trial of it again by its seed and number."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deployer.process import Interrupts
+from deployer.tofu.binary import find_engine
+from tests.torture.arena import arena
+from tests.torture.campaign import ATTACKS, Book, campaign
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--only", default="", help="attacks whose name begins so: kills, disks.full, ...")
+    parser.add_argument("--trial", type=int, help="this trial alone")
+    parser.add_argument("--short", action="store_true", help="crowds and lives of the size that the quick suite has")
+    parser.add_argument("--write", action="store_true", help="put the counts into docs/reliability.md")
+    options = parser.parse_args()
+    attacks = [attack for attack in ATTACKS if attack.name.startswith(options.only)]
+    if not attacks or os.geteuid() != 0 or sys.platform != "linux":
+        print("no such attack" if not attacks else "this needs root on Linux: it mounts disks and starts an sshd", file=sys.stderr)
+        return 2
+    engine = find_engine(os.environ, interrupts=Interrupts())
+    book = Book(options.seed)
+    print(f"seed {options.seed}, engine {engine.path} {engine.version}", flush=True)
+    began = time.monotonic()
+    with arena(str(engine.path), long=not options.short) as where:
+        if options.trial is not None:
+            for attack in attacks:
+                book.trial(attack, where, options.trial)
+        else:
+            campaign(where, book, options.minutes, attacks)
+        counts = dict(where.counts)
+    minutes = (time.monotonic() - began) / 60
+    for attack in attacks:
+        for loss in book.losses.get(attack.name, ()):
+            print(f"\nLOST {attack.name}\n{loss}", flush=True)
+    print(f"\n{book.table(attacks)}\n")
+    print(", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if name not in book.trials))
+    if options.write:
+        _write(book, engine.version, minutes, counts)
+    return 1 if book.losses else 0
+
+
+def _write(book: Book, version: str, minutes: float, counts: dict[str, int]) -> None:
+    git = shutil.which("git")
+    head = subprocess.run([git, "rev-parse", "--short", "HEAD"], cwd=PAGE.parent, capture_output=True, text=True) if git else None
+    at = f" at {head.stdout.strip()}" if head and head.returncode == 0 else ""
+    details = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if name not in book.trials)
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    said = f"The last run{at}: seed {book.seed}, {minutes:.0f} minutes, OpenTofu {version}, {sum(book.trials.values())} trials."
+    PAGE.write_text(f"{before}{BEGIN}\n{said}\n\n{book.table()}\n\nInside them: {details}.\n{END}{after}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

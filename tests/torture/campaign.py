@@ -1,0 +1,81 @@
+"""All attacks, and the book kept of them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.torture import (
+    by_hand,
+    contention,
+    damage,
+    destroying,
+    disks,
+    interrupts,
+    kills,
+    life,
+    orphans,
+    secrets,
+    timing,
+)
+from tests.torture.arena import Arena, Attack, perform
+
+ATTACKS: tuple[Attack, ...] = tuple(
+    sorted(
+        (attack
+         for module in (kills, orphans, interrupts, contention, disks, damage, destroying, by_hand, secrets, timing, life)
+         for attack in module.ATTACKS),
+        key=lambda attack: attack.point,
+    )
+)  # fmt: skip
+
+
+@dataclass
+class Book:
+    """What was done how often, and what came of it."""
+
+    seed: int
+    trials: Counter[str] = field(default_factory=Counter)
+    losses: dict[str, list[str]] = field(default_factory=dict)
+
+    def trial(self, attack: Attack, where: Arena, number: int) -> bool:
+        """Makes one trial and notes how it ended; True where nothing was lost."""
+        self.trials[attack.name] += 1
+        try:
+            perform(attack, where, self.seed, number)
+        except Exception as error:
+            at = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-5:]))
+            again = f"python -m tests.torture --seed {self.seed} --only {attack.name} --trial {number}"
+            self.losses.setdefault(attack.name, []).append(f"{again}\n{at}\n{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def table(self, attacks: Sequence[Attack] = ATTACKS) -> str:
+        """The table of docs/reliability.md."""
+        lines = ["| Point | Fault | How it is injected | Times | Found |", "|---|---|---|---|---|"]
+        for attack in attacks:
+            if self.trials[attack.name]:
+                lost = len(self.losses.get(attack.name, ()))
+                found = (f"**{lost} lost now**; " if lost else "") + attack.found
+                lines.append(f"| {attack.point} | {attack.fault} | {attack.how} | {self.trials[attack.name]} | {found} |")
+        return "\n".join(lines)
+
+
+def campaign(where: Arena, book: Book, minutes: float, attacks: Sequence[Attack], *, say: bool = True) -> None:
+    """Round after round: of each attack as many trials as its slice has, with numbers that go on, until time is up."""
+    end = time.monotonic() + minutes * 60
+    while time.monotonic() < end:
+        for attack in attacks:
+            for _ in range(attack.slice):
+                if time.monotonic() >= end:
+                    return
+                began, number = time.monotonic(), book.trials[attack.name]
+                fine = book.trial(attack, where, number)
+                if say:
+                    took = time.monotonic() - began
+                    print(f"{attack.name:22} {number:5} {took:6.1f} s  {'held' if fine else 'LOST'}", flush=True)
+                    if not fine:
+                        print(book.losses[attack.name][-1], flush=True)
