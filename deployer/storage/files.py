@@ -1,8 +1,10 @@
-"""The repository of JSON files in a home: one folder for each environment."""
+"""The repository of JSON files in a home: one folder for each environment.
+
+What `status` does not need, the lock and the processes behind it, is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import difflib
 import errno
 import re
 from collections.abc import Iterator
@@ -12,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
 from deployer.errors import InvalidInput, UnknownEnvironment, UnreadableState
-from deployer.process import Interrupts, ProcessIdentity
 from deployer.storage.atomic import write_atomically
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
-from deployer.storage.record import Record, read_record
 
 if TYPE_CHECKING:
+    from deployer.process import Interrupts, ProcessIdentity
     from deployer.storage.lock import Lock
+    from deployer.storage.record import Record
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _LARGEST = 16 * 1024 * 1024  # bytes; a larger file is no state of ours
@@ -58,6 +60,8 @@ class FileRepository:
         return environment
 
     def holder(self, name: str) -> Record | None:
+        from deployer.storage.record import read_record
+
         record = read_record(self.folder(name).lock)
         return record if record is not None and (record.alive is not False or record.living_children) else None
 
@@ -65,7 +69,6 @@ class FileRepository:
     def hold(
         self, name: str, command: str, *, timeout: float, interrupts: Interrupts, new: bool = False
     ) -> Iterator[HeldFiles]:
-        # Imported here because reading, and `status` with it, needs no lock.
         from deployer.storage.lock import hold
 
         folder = self.folder(name)
@@ -77,6 +80,8 @@ class FileRepository:
             yield HeldFiles(folder, lock)
 
     def _unknown(self, name: str) -> UnknownEnvironment:
+        import difflib
+
         known = self.names()
         close = difflib.get_close_matches(name, known, n=1)
         return UnknownEnvironment(
