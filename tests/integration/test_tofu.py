@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from deployer.config.model import Timeouts
 from deployer.errors import Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
 from deployer.process import Interrupts
-from deployer.tofu.engine import Limits, Tofu, tofu_environment
+from deployer.tofu.engine import Tofu, tofu_environment
 from deployer.tofu.state import locked_by, look
 from deployer.tofu.stream import Change
 
@@ -84,12 +85,12 @@ class Bench:
         plugins.mkdir(exist_ok=True)
         return tofu_environment(kept, plugins)
 
-    def tofu(self, limit: float = 60) -> Tofu:
+    def tofu(self, limit: int = 60) -> Tofu:
         def report(event: Event) -> None:
             self.events.append(event)
             self.react(event)
 
-        limits = Limits(init=60, plan=60, apply=limit, destroy=limit)
+        limits = Timeouts(init=60, plan=60, apply=limit, destroy=limit)
         return Tofu(
             self.binary,
             self.folder,
@@ -214,7 +215,7 @@ def test_a_provider_that_does_not_exist(bench: Bench) -> None:
         bench.binary,
         bench.folder,
         env={**bench.env, "TF_CLI_CONFIG_FILE": str(rc)},
-        limits=Limits(init=60, plan=60, apply=60, destroy=60),
+        limits=Timeouts(init=60, plan=60, apply=60, destroy=60),
         interrupts=bench.interrupts,
         report=bench.events.append,
         register=None,
