@@ -46,6 +46,7 @@ class Project:
     environ: dict[str, str]
     program: Path = PROGRAM
     name: str = NAME
+    patience: float = 240  # seconds for one command
     home: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,9 +93,9 @@ class Project:
             text=True,
         )
 
-    def finish(self, process: subprocess.Popen[str], *, seconds: float = 240) -> Result:
+    def finish(self, process: subprocess.Popen[str]) -> Result:
         try:
-            out, err = process.communicate(timeout=seconds)
+            out, err = process.communicate(timeout=self.patience)
         except BaseException:
             process.kill()
             process.communicate()

@@ -57,14 +57,18 @@ def test_a_module_that_cannot_be_used(project: Project, step: str, kind: str, te
     assert_four_parts(told)
     failure = project.state["failure"]
     assert (failure["step"], failure["kind"]) == (step, kind)
-    # Mended in its own folder, with the file as it was, it goes on: to a machine that answers nobody.
-    project.module(FINE)
-    project.run("up", NAME, code=1)
-    assert project.state["failure"]["step"] == "wait_ssh"
-    assert project.state["hosts"]["web"]["port"] == 9
-    # And a change made while it waits for SSH is taken up as well.
-    project.module(FINE.replace("port = 9", "port = 19"))
-    project.run("up", NAME, code=1)
+
+
+def test_a_module_is_mended_in_its_own_folder(project: Project) -> None:
+    """The file stays as it was all along; each command goes on with what is in the folder then."""
+    project.write(provider=project.module(MODULES[0][2]), timeouts={"ssh": 1})
+    project.run("up", f"{NAME}.yml", code=1)
+    failed = [project.state["failure"]["step"]]
+    for text in (MODULES[1][2], MODULES[2][2], MODULES[3][2], FINE, FINE.replace("port = 9", "port = 19")):
+        project.module(text)
+        project.run("up", NAME, code=1)
+        failed.append(project.state["failure"]["step"])
+    assert failed == ["tofu_init", "tofu_validate", "tofu_plan", "read_outputs", "wait_ssh", "wait_ssh"]
     assert project.state["hosts"]["web"]["port"] == 19
     project.run("destroy", NAME, "--yes")
 
@@ -197,29 +201,34 @@ def test_a_home_that_cannot_be_written(project: Project, small_disk: Path) -> No
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "shape", "state", "binary"])
-def test_a_damaged_state_is_never_worked_on(project: Project, damage: str) -> None:
+def test_a_damaged_state_is_never_worked_on(project: Project) -> None:
     project.write(provider=project.module(FINE), timeouts={"ssh": 1})
     project.run("up", f"{NAME}.yml", code=1)
     whole = project.state_file.read_bytes()
-    project.state_file.write_bytes(
-        {
-            "empty": b"",
-            "half": whole[: len(whole) // 2],
-            "shape": whole.replace(b'"resources"', b'"resource"'),
-            "state": whole.replace(b'"provision_failed"', b'"flying"'),
-            "binary": b"\x00\xff" * 100,
-        }[damage]
-    )
-    before = {p: p.read_bytes() for p in project.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".log")}
-    commands = (["up", NAME], ["up", f"{NAME}.yml"], ["provision", NAME], ["destroy", NAME, "--yes"])
-    for command in (*commands, ["create", "-f", f"{NAME}.yml"], ["destroy", NAME, "--yes", "--abandon"]):
-        told = project.run(*command, code=5)
-        assert str(project.state_file) in told.err
-        assert_four_parts(told)
-    after = {p: p.read_bytes() for p in project.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".log")}
-    assert after == before
+    damages = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "shape": whole.replace(b'"resources"', b'"resource"'),
+        "state": whole.replace(b'"provision_failed"', b'"flying"'),
+        "binary": b"\x00\xff" * 100,
+    }
+    for damage, content in damages.items():
+        project.state_file.write_bytes(content)
+        before = contents(project)
+        for command in (["up", NAME], ["up", f"{NAME}.yml"], ["provision", NAME], ["destroy", NAME, "--yes"]):
+            told = project.run(*command, code=5)
+            assert str(project.state_file) in told.err, damage
+            assert_four_parts(told)
+        assert contents(project) == before, damage
+    assert project.run("create", "-f", f"{NAME}.yml", code=5)
+    assert project.run("destroy", NAME, "--yes", "--abandon", code=5)
     # By hand, as the error says.
     assert "terraform_data.paper" in project.tofu("state", "list")
     project.tofu("destroy", "-auto-approve", "-input=false", "-no-color")
     assert project.tofu("state", "list") == ""
+
+
+def contents(project: Project) -> dict[Path, bytes]:
+    """All of an environment but its lock and the logs of runs."""
+    files = (p for p in project.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".log"))
+    return {path: path.read_bytes() for path in files}

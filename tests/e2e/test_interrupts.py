@@ -29,7 +29,7 @@ def assert_interrupted(project: Project, state: str, step: str) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_during_an_apply(project: Project, signum: signal.Signals) -> None:
-    project.write(provider=project.container(apply_delay=4))
+    project.write(provider=project.container(apply_delay=6))
     told = project.stopped("up", f"{NAME}.yml", when=lambda: machine_is_being_made(project), signum=signum)
     assert told.code == 128 + signum
     assert "asked tofu apply to stop" in told.err, told.err
