@@ -96,7 +96,7 @@ def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Int
         finally:
             held.clear()
     finally:
-        # What the command achieved must not be lost for a refused unlock; the kernel frees the lock at our end at the latest.
+        # What the command achieved must not be lost for a refused unlock; the kernel frees the lock with our process.
         with contextlib.suppress(OSError):
             lock.release()
 

@@ -77,8 +77,11 @@ class Run(Generic[P]):
         self.report(Notice(message=message, level=level))
 
     def begin(self) -> None:
-        """Saves the first in-progress state. Raises StorageFailed, and nothing has changed then."""
-        self._save(self.environment, self._before.state if self._before else "")
+        """Saves the first in-progress state. Raises StorageFailed, and nothing has been done then."""
+        try:
+            self._save(self.environment, self._before.state if self._before else "")
+        except StorageFailed as error:
+            raise self._unsaved(error) from error
         self.report(RunStarted(command=self.command, pid=os.getpid(), log=str(self.session.log), steps=self._left()))
 
     def step(self, name: str, action: Callable[[], str | None]) -> None:

@@ -38,7 +38,7 @@ def tofu(where: Arena, chance: random.Random, number: int) -> None:
 
 def ended(where: Arena, chance: random.Random, number: int) -> None:
     """As the message says: kill -INT ends the orphan in good order."""
-    with where.world(options={"pause": "20"}) as world:
+    with where.world(options={"pause": "8"}) as world:
         running = world.start("provision", "demo")
         began(world)
         running.send(signal.SIGKILL)
