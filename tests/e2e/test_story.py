@@ -169,10 +169,19 @@ def ansible(project: Project, program: str, *arguments: str) -> str:
 def test_with_each_engine(project: Project, any_engine: Path) -> None:
     project.environ["DEPLOYER_TOFU"] = str(any_engine)
     project.write(configure={"playbooks": [project.playbook("site", {"ping": {}})]})
-    project.run("up", f"{NAME}.yml")
-    assert project.state["state"] == "configured"
-    assert "nothing to do" in project.run("up", NAME).err
+
+    def state(*arguments: str) -> str:
+        """The result as JSON: one object, whatever the command."""
+        found = project.run(*arguments, "--output", "json").data
+        assert found["name"] == NAME
+        return str(found["state"])
+
+    assert state("create", "-f", f"{NAME}.yml") == "created"
+    assert state("provision", NAME) == "provisioned"
+    assert state("configure", NAME) == "configured"
+    assert state("up", NAME, "--progress", "json") == "configured"
+    assert state("show", NAME, "--refresh") == "configured"
     machine = project.machines()["web"]
-    project.run("destroy", NAME, "--yes")
+    assert state("destroy", NAME, "--yes") == "destroyed"
     assert not machine.process.alive
     assert project.processes() == {}
