@@ -110,7 +110,7 @@ class Deployer(Reading):
             needed = before.resources != "none" or session.folder.tofu.exists()
             tofu = self._tofu(session.folder, spec, session) if needed and not abandon else None
             run.begin()
-            return destroy.destroy(run, tofu, abandon=abandon)
+            return destroy.destroy(run, tofu, spec, abandon=abandon)
 
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""
@@ -157,14 +157,15 @@ class Deployer(Reading):
         directory = accepted.directory if accepted else Path(before.directory)
         tofu = self._tofu(session.folder, spec, session)
         settled = isinstance(before, (Provisioned, Configured, ConfigureFailed))
-        if (settled and not from_start) or (accepted and before.resources != "none"):
+        if settled or (accepted and before.resources != "none"):
             try:
                 changes = self._changes(session, before, accepted, spec, directory)
-                if settled and changes.plan is not None and changes.plan.empty and accepted is None:
+                nothing = settled and changes.plan is not None and changes.plan.empty and accepted is None
+                if nothing and not from_start:
                     message = f"nothing to do: environment {before.name} is as its file and OpenTofu say"
                     self._report(Notice(message=message, environment=before.name))
                     return before
-                if confirm is not None and not confirm(changes):
+                if confirm is not None and not nothing and not confirm(changes):
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             except BaseException:
                 if accepted is not None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import socket
+from pathlib import Path
 
+from deployer.config.model import Spec
 from deployer.environment import Destroyed, Destroying, Resources
+from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
+from deployer.tofu.stream import Change
 from deployer.workflows.doubt import doubt
+from deployer.workflows.provision import render
 from deployer.workflows.run import Run
 
 STEPS = ("tofu_destroy", "clean_up")
 
 
-def destroy(run: Run[Destroying], tofu: Tofu | None, *, abandon: bool = False) -> Destroyed:
+def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: bool = False) -> Destroyed:
     """From any state but `destroyed` to `destroyed`. `abandon` takes the user's word that nothing exists any more;
     without it, a lost or doubtful OpenTofu state fails the step rather than being called "nothing to do"."""
 
@@ -24,9 +30,10 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, *, abandon: bool = False) -
             run.notice("OpenTofu was not asked: the user says that nothing exists any more", "warning")
             note = "abandoned"
         elif tofu is not None and _something_to_destroy(run):
-            if not (tofu.folder / ".terraform").exists():
-                tofu.init()
-            note = f"{len(tofu.destroy())} destroyed"
+            gone = _take_away(run, tofu, spec)
+            if not gone:
+                _see_nobody_answers(run)
+            note = f"{len(gone)} destroyed"
         else:
             note = "nothing was made"
         run.learn(run.environment.resources_gone(utc_now()))
@@ -37,6 +44,33 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, *, abandon: bool = False) -
         run.step("clean_up", lambda: clean_up(run.session.folder))
 
     return run.conclude(story, lambda environment: environment.succeed(utc_now()))
+
+
+def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ...]:
+    try:
+        if not (tofu.folder / ".terraform").exists():
+            tofu.init()
+        return tofu.destroy()
+    except StepFailed as failure:
+        # A change that never got as far as an apply may have left what OpenTofu cannot even plan with, module or values.
+        # Who has mended the module since must not have to mend our copy of it as well.
+        if _plans(tofu):
+            raise
+        try:
+            render(run.session, spec, Path(run.environment.directory))
+        except (StepFailed, OSError):
+            raise failure from None
+        run.notice(f"OpenTofu cannot plan with what is in {tofu.folder}; the module is copied anew", "warning")
+        tofu.init()
+        return tofu.destroy()
+
+
+def _plans(tofu: Tofu) -> bool:
+    try:
+        tofu.plan(lock=False)
+    except StepFailed:
+        return False
+    return True
 
 
 def clean_up(folder: EnvironmentFolder) -> None:
@@ -55,3 +89,20 @@ def _something_to_destroy(run: Run[Destroying]) -> bool:
     # An empty state of what was once there is given to OpenTofu too: it is the one to say that nothing is left.
     state = look(run.session.folder.tofu)
     return state.condition == "remote" or bool(state.resources) or run.environment.resources is not Resources.NONE
+
+
+def _see_nobody_answers(run: Run[Destroying]) -> None:
+    """Raises StepFailed where OpenTofu knew of nothing to take away, and yet a machine on record answers: its state was
+    lost and written anew, or the machine was taken out of it."""
+    name = run.environment.name
+    for host_name, host in run.environment.hosts.items():
+        try:
+            socket.create_connection((host.address, host.port), timeout=3).close()
+        except OSError:
+            continue
+        raise StepFailed(
+            f"{host_name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy",
+            kind=FailureKind.TOFU,
+            detail="its state has lost the machine, so this is not called destroyed",
+            help=f"deployer destroy {name} --abandon --yes    # but remove the machine at its provider first",
+        )

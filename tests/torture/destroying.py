@@ -160,6 +160,27 @@ def hurried(where: Arena, chance: random.Random, number: int) -> None:
         assert (world.state(), world.reality()) == ("destroyed", set())
 
 
+def broken(where: Arena, chance: random.Random, number: int) -> None:
+    """A change that OpenTofu cannot read has come as far as our copy; when it is mended, destroy works, with no other
+    command between, even after it has failed."""
+    with where.world() as world:
+        ok(world.run("provision", "demo"))
+        wrong = world.module / "wrong.tf"
+        if number % 2:
+            wrong.write_text("resource {")
+            assert world.run("provision", "demo", "--yes").code == 1
+        else:
+            where.write(world, options={"pause": ["no", "string"]})
+            assert world.run("provision", "demo", "-f", "demo.yml", "--yes").code == 1
+        if chance.random() < 0.7:
+            done = world.run("destroy", "demo", "--yes")
+            nothing_forgotten(world, done)
+            assert (done.code, world.state()) in ((0, "destroyed"), (1, "destroy_failed")), done
+        wrong.unlink(missing_ok=True)
+        ok(world.run("destroy", "demo", "--yes"))
+        assert (world.state(), world.reality()) == ("destroyed", set())
+
+
 ATTACKS = (
     Attack("destroying.state", 7, "destroy from every state, twice, machines gone by themselves", "each state is brought about "
            "by failures and kills", every_state, 10),
@@ -167,4 +188,5 @@ ATTACKS = (
     Attack("destroying.asked", 7, "destroy typed by mistake", "answers on a pseudo terminal, and none elsewhere", asked, 1),
     Attack("destroying.halves", 7, "a machine that cannot be removed", "one of three", halves, 1),
     Attack("destroying.hurried", 7, "OpenTofu killed during apply", "kill -9 of tofu alone", hurried, 1),
+    Attack("destroying.broken", 7, "a change that OpenTofu cannot read", "a broken module, wrong values", broken, 2),
 )  # fmt: skip
