@@ -1,0 +1,95 @@
+"""One full path on a real virtual machine, with the installed wheel, in an empty directory, as a user would go it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.project import Project, plain, until
+from tests.machines.container.machine import Process
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+
+NAME = "demo"
+
+
+@pytest.fixture
+def installed(checkout: Path, tmp_path: Path) -> Path:
+    """The `deployer` of a wheel, built from this checkout and installed into a virtual environment of its own."""
+    wheels = tmp_path / "wheels"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(checkout)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    return venv / "bin" / "deployer"
+
+
+def test_the_main_job(installed: Path, project: Project) -> None:
+    project.program = installed
+    project.name, project.patience = NAME, 900
+
+    def qemu() -> dict[int, str]:
+        return {pid: argv for pid, argv in project.processes().items() if "qemu-system" in argv}
+
+    assert plain(project.run("init").out) == "Wrote demo.yml Next: deployer up demo.yml "
+    spec = yaml.safe_load((project.path / "demo.yml").read_text())
+    # Nothing of the example is changed but what takes minutes in an emulated machine, and a port that may be taken.
+    spec["configure"]["playbooks"] = ["web"]
+    (forward,) = spec["hosts"]["web"]["ports"].values()
+    spec["hosts"]["web"]["ports"] = {0: forward}
+    (project.path / "demo.yml").write_text(yaml.safe_dump(spec))
+
+    up = project.run("up", "demo.yml")
+    assert plain(up.out).startswith("demo: configured, in ")
+    (port,) = [p["host"] for p in project.show["hosts"]["web"]["ports"]]
+    assert NAME in project.page(port)
+    assert project.run("ssh", NAME, "--", "cloud-init status").out == "status: done\n"
+    before = project.state_file.read_bytes()
+    first = qemu()
+    assert len(first) == 1
+
+    # Again: nothing to do.
+    assert "nothing to do" in project.run("up", "demo.yml").err
+    assert project.state_file.read_bytes() == before
+    assert qemu() == first
+
+    # The machine is killed behind our back: that is said where it is asked for, and `up` mends it.
+    (pid,) = first
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: Process.of(pid) is None, "the machine is gone")
+    reality = project.run("show", NAME, "--refresh", "--output", "json").data["reality"]
+    assert [line for line in reality if line.startswith("differs: web does not answer")], reality
+    assert project.state_file.read_bytes() == before
+    declined = project.run("up", "demo.yml", code=2)
+    assert "OpenTofu's plan" in declined.err
+    project.run("up", "demo.yml", "--yes")
+    assert project.state["state"] == "configured"
+    (port,) = [p["host"] for p in project.show["hosts"]["web"]["ports"]]
+    until(lambda: answers(project, port), "the page is there again")
+    assert len(qemu()) == 1
+
+    # Nothing is left.
+    project.run("destroy", NAME, "--yes")
+    assert project.run("status", NAME).out == "destroyed\n"
+    assert project.processes() == {}
+    assert not answers(project, port)
+    left = {path.name for path in project.folder.iterdir()}
+    assert left == {"environment.json", "environment.lock", "events.jsonl", "logs"}
+    assert json.loads((project.folder / "events.jsonl").read_text().splitlines()[-1])["kind"] == "run_finished"
+
+
+def answers(project: Project, port: int) -> bool:
+    try:
+        return NAME in project.page(port)
+    except OSError:
+        return False
