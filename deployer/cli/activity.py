@@ -7,24 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deployer import events
 from deployer.cli.text import whole
-from deployer.events import (
-    Event,
-    HostProgress,
-    ResourceProgress,
-    RunFinished,
-    StepFailedEvent,
-    StepFinished,
-    StepStarted,
-    TaskProgress,
-)
 
-_RUNGS = {
-    "connect": "waiting for the port",
-    "banner": "waiting for SSH",
-    "authenticate": "logging in",
-    "cloud_init": "cloud-init",
-}
+_RUNGS = {"connect": "waiting for the port", "banner": "waiting for SSH", "authenticate": "logging in"}
 
 
 @dataclass
@@ -35,46 +21,42 @@ class _Doing:
 
 
 class Activity:
-    """The picture that a line of progress is drawn from. `now` is a monotonic clock in seconds."""
+    """The picture that a line of progress is drawn from. `now` is a monotonic clock in seconds.
+
+    `place` is `[3/8] tofu_plan`, or nothing between two steps; `since` is when that step began.
+    """
 
     def __init__(self) -> None:
-        self.step = ""
-        self.number = 0
-        self.total = 0
-        self._since = 0.0
+        self.place = ""
+        self.since = 0.0
         self._doing: dict[str, _Doing] = {}
 
-    def apply(self, event: Event, now: float) -> None:
+    def apply(self, event: events.Event, now: float) -> None:
         match event:
-            case StepStarted():
-                self.step, self.number, self.total, self._since = event.step, event.number, event.total, now
+            case events.StepStarted():
+                self.place, self.since = place(event), now
                 self._doing.clear()
-            case StepFinished() | StepFailedEvent() | RunFinished():
-                self.step = ""
+            case events.StepFinished() | events.StepFailedEvent() | events.RunFinished():
+                self.place = ""
                 self._doing.clear()
-            case ResourceProgress(status="done" | "failed"):
+            case events.ResourceProgress(status="done" | "failed"):
                 self._doing.pop(event.address, None)
-            case ResourceProgress():
-                before = self._doing.get(event.address)
-                text = before.text if before else f"{event.action} {event.address}".strip()
+            case events.ResourceProgress():
+                text = self.text_of(event.address) or f"{event.action} {event.address}".strip()
                 self._now_doing(event.address, text, now, event.message)
-            case HostProgress():
-                self._now_doing(event.host, f"{event.host}: {rung(event)}", now, event.answer)
-            case TaskProgress(status="start"):
+            case events.HostProgress():
+                self._now_doing(event.host, rung(event), now, event.answer)
+            case events.TaskProgress(status="start"):
                 self._doing.clear()
                 self._now_doing("task", event.task, now)
-            case TaskProgress() if "task" in self._doing:
+            case events.TaskProgress() if "task" in self._doing:
                 self._doing["task"].answer = f"{event.host} {event.status}"
             case _:
                 pass
 
-    @property
-    def place(self) -> str:
-        """`[3/8] tofu_plan`, or nothing between two steps."""
-        return f"[{self.number}/{self.total}] {self.step}" if self.step else ""
-
-    def seconds(self, now: float) -> float:
-        return now - self._since
+    def text_of(self, key: str) -> str:
+        """What that resource or host is at; nothing where it is not known."""
+        return self._doing[key].text if key in self._doing else ""
 
     def doing(self, now: float) -> str:
         """What the tools are at, the newest first: `create machine.web 12 s; web: waiting for SSH (no answer)`."""
@@ -86,14 +68,17 @@ class Activity:
         return "; ".join(parts)
 
     def _now_doing(self, key: str, text: str, now: float, answer: str = "") -> None:
-        before = self._doing.get(key)
-        if before is None or before.text != text:
-            self._doing.pop(key, None)
-            self._doing[key] = _Doing(text, now, answer)
+        if self.text_of(key) == text:
+            self._doing[key].answer = answer or self._doing[key].answer
         else:
-            before.answer = answer or before.answer
+            self._doing.pop(key, None)  # what is new comes last
+            self._doing[key] = _Doing(text, now, answer)
 
 
-def rung(event: HostProgress) -> str:
+def place(event: events.StepStarted) -> str:
+    return f"[{event.number}/{event.total}] {event.step}"
+
+
+def rung(event: events.HostProgress) -> str:
     """The rung of readiness that a host is on, in words."""
-    return _RUNGS.get(event.rung, event.rung)
+    return f"{event.host}: {_RUNGS.get(event.rung, event.rung.replace('_', '-'))}"

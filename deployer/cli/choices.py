@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 
-@dataclass(frozen=True)
+@dataclass
 class Options:
+    """The options as far as the command line has been read; what comes later wins."""
+
     home: Path | None = None
     output: Literal["text", "json"] = "text"
     progress: Literal["auto", "plain", "json", "none"] = "auto"
     verbose: bool = False
-
-
-class Chosen:
-    """The options as far as the command line has been read; what comes later wins."""
-
-    def __init__(self) -> None:
-        self.options = Options()
-
-    def set(self, name: str, value: Any) -> None:
-        self.options = replace(self.options, **{name: value})
+    lock_timeout: float = 0.0

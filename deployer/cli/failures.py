@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from deployer.cli.choices import Options
 from deployer.cli.text import BOLD, RED, indented, paint
-from deployer.errors import DeployerError, Interrupted, InvalidInput, StepFailed, StorageFailed
+from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
 
 
 def as_error(error: BaseException, options: Options) -> DeployerError:
@@ -21,17 +20,13 @@ def as_error(error: BaseException, options: Options) -> DeployerError:
     match error:
         case DeployerError():
             return error
-        case click.UsageError():
-            path = error.ctx.command_path if error.ctx is not None else "deployer"
-            return InvalidInput(
-                _sentence(error.format_message()), remains="Nothing was changed.", help=f"{path} --help"
-            )
         case click.ClickException():
-            return InvalidInput(
-                _sentence(error.format_message()), remains="Nothing was changed.", help="deployer --help"
-            )
+            text = error.format_message().rstrip(".")
+            context: click.Context | None = getattr(error, "ctx", None)
+            path = context.command_path if context else "deployer"
+            return InvalidInput(text[:1].lower() + text[1:], help=f"{path} --help")
         case KeyboardInterrupt():
-            return Interrupted("interrupted by SIGINT", signum=signal.SIGINT, remains="Nothing was changed.")
+            return Interrupted("interrupted by SIGINT", remains="Nothing was changed.")
         case OSError() if error.filename is None:
             return StorageFailed("the result could not be written", detail=error.strerror or str(error))
         case _:
@@ -41,14 +36,10 @@ def as_error(error: BaseException, options: Options) -> DeployerError:
 def render(error: DeployerError, *, colour: bool) -> str:
     """The four parts, each where there is one: what happened, why, what is true now, what to type."""
     lines = [paint("deployer: ", RED, colour=colour) + paint(indented(error.message, "  "), BOLD, colour=colour)]
-    parts = {"cause": error.detail, "now": error.remains, "log": "", "next": error.help}
-    if isinstance(error, StepFailed):
-        parts["log"] = error.log
-        if error.excerpt:
-            lines.append("  | " + indented(error.excerpt, "  | "))
-    for label, text in parts.items():
-        if text:
-            lines.append(f"  {label + ':':<7}{indented(text, ' ' * 9)}")
+    if excerpt := getattr(error, "excerpt", ""):
+        lines.append("  | " + indented(excerpt, "  | "))
+    parts = {"cause": error.detail, "now": error.remains, "log": getattr(error, "log", ""), "next": error.help}
+    lines += [f"  {label + ':':<7}{indented(text, ' ' * 9)}" for label, text in parts.items() if text]
     return "\n".join(lines)
 
 
@@ -56,39 +47,24 @@ def as_json(error: DeployerError) -> str:
     return json.dumps({"error": error.as_dict()}, default=str)
 
 
-def _sentence(text: str) -> str:
-    return text[:1].lower() + text[1:].rstrip(".") if text[1:2].islower() else text.rstrip(".")
-
-
 def _defect(error: BaseException, options: Options) -> DeployerError:
-    story = "".join(traceback.format_exception(error))
-    where = "it is above" if options.verbose else _write(story, options)
+    story, place = "".join(traceback.format_exception(error)), traceback.extract_tb(error.__traceback__)[-1]
+    where = "it is above"
     if options.verbose:
         click.echo(story, err=True)
+    else:
+        where = "could not be written"
+        with (
+            suppress(OSError),
+            tempfile.NamedTemporaryFile(
+                "w", prefix="deployer-error-", suffix=".log", delete=False, errors="backslashreplace"
+            ) as file,
+        ):
+            file.write(story)
+            where = file.name
     return DeployerError(
         "internal error: a defect of deployer itself",
-        detail=f"{type(error).__name__} in {_place(error)}; the traceback: {where}",
+        detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {where}",
         remains="What was saved before stands; `deployer list` shows it.",
         help="the same command with --verbose",
     )
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
-
-
-def _write(story: str, options: Options) -> str:
-    """Writes the traceback into the home, or, where there is none, into the system's folder for such things."""
-    from deployer import Deployer
-
-    for temporary in (False, True):
-        try:
-            folder = Path(tempfile.gettempdir()) if temporary else Deployer(options.home).home
-            descriptor, name = tempfile.mkstemp(prefix="internal-error-", suffix=".log", dir=folder)
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(story)
-        except Exception:  # noqa: BLE001, S112 - the next folder, or none: this must not fail on top
-            continue
-        return name
-    return "could not be written"

@@ -9,9 +9,10 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
-from deployer.cli.choices import Chosen
+from deployer.cli.choices import Options
 
 _COMPLETE = "_DEPLOYER_COMPLETE"
 
@@ -20,25 +21,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's, if not given) and returns its exit code. Prints all there is to print."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
-    chosen = Chosen()
+    options = Options()
     try:
-        code = _run(arguments, chosen)
+        code = _run(arguments, options)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
-        code = 0 if isinstance(error, BrokenPipeError) and _reader_has_gone() else _tell(error, chosen, arguments)
-    _settle(sys.stderr)
+        enough = isinstance(error, BrokenPipeError) and _reader_has_gone()
+        code = 0 if enough else _tell(error, options, arguments)
+    for stream in (sys.stdout, sys.stderr):
+        _settle(stream)
     return code
 
 
-def _run(arguments: list[str], chosen: Chosen) -> int:
+def _run(arguments: list[str], options: Options) -> int:
     if len(arguments) == 2 and arguments[0] == "status" and not arguments[1].startswith("-"):
         # Prompts ask this at every line typed, and reading the command line is a good part of what it costs.
-        from deployer import Deployer
+        from deployer.storage.folder import find_home
+        from deployer.storage.glance import glance
 
-        print(Deployer().status(arguments[1]), flush=True)
+        state = glance(find_home(Path.cwd(), os.environ), arguments[1])
+        if not state:
+            from deployer import Deployer
+
+            state = Deployer().status(arguments[1])
+        print(state, flush=True)
         return 0
 
     import click
-    from click.exceptions import Exit, NoArgsIsHelpError
 
     from deployer.cli.program import program
 
@@ -46,49 +54,40 @@ def _run(arguments: list[str], chosen: Chosen) -> int:
         if instruction := os.environ.get(_COMPLETE):
             from click.shell_completion import shell_complete
 
-            return shell_complete(program, {"obj": chosen}, "deployer", _COMPLETE, instruction)
+            return shell_complete(program, {"obj": options}, "deployer", _COMPLETE, instruction)
         # Not click's own `main`: it has answers of its own to Ctrl+C and to a broken pipe.
-        with program.make_context("deployer", arguments, obj=chosen) as context:
+        with program.make_context("deployer", arguments, obj=options) as context:
             code = program.invoke(context)
         return code if isinstance(code, int) else 0
-    except Exit as end:  # `--help`, `--version`
+    except click.exceptions.Exit as end:  # `--help`, `--version`
         return end.exit_code
-    except NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return 0
 
 
 def _prepare_streams() -> None:
     """A stream that was closed (`>&-`) becomes the void, lest a state file opened later takes its number."""
-    for descriptor in (0, 1, 2):
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - these live as long as we do
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
+        stream = getattr(sys, name) or open(descriptor, "w" if descriptor else "r", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name we cannot spell in this locale is no failure
 
 
-def _tell(raised: BaseException, chosen: Chosen, arguments: Sequence[str]) -> int:
+def _tell(raised: BaseException, options: Options, arguments: Sequence[str]) -> int:
     from deployer.cli.failures import as_error, as_json, render
-    from deployer.cli.progress import write
-    from deployer.cli.text import may_colour
+    from deployer.cli.text import may_colour, write
 
     # A line that could not be read to its end may still say how its error shall look.
     if "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments):
-        chosen.set("output", "json")
-    error = as_error(raised, chosen.options)
-    if chosen.options.progress == "json":
-        write(sys.stderr, as_json(error) + "\n")
-    else:
-        write(sys.stderr, render(error, colour=may_colour(sys.stderr)) + "\n")
-    if chosen.options.output == "json":
+        options.output = "json"
+    error = as_error(raised, options)
+    shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
+    write(sys.stderr, shown + "\n")
+    if options.output == "json":
         write(sys.stdout, as_json(error) + "\n")
-        _settle(sys.stdout)
     return error.exit_code
 
 
@@ -109,10 +108,7 @@ def _reader_has_gone() -> bool:
     """
     poll = select.poll()
     poll.register(sys.stdout, 0)
-    gone = any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
-    return gone
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
 
 
 if __name__ == "__main__":

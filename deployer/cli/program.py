@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+from typing import cast
+
 import click
 
 from deployer import __version__
-from deployer.cli.options import Group
+from deployer.cli.options import COMMON
 
-_FILES, _RUNS, _LOOKS = "deployer.cli.files", "deployer.cli.runs", "deployer.cli.looks"
-
-COMMANDS = {
-    "init": _FILES,
-    "validate": _FILES,
-    "schema": _FILES,
-    "create": _RUNS,
-    "up": _RUNS,
-    "plan": _RUNS,
-    "provision": _RUNS,
-    "configure": _RUNS,
-    "destroy": _RUNS,
-    "status": "deployer.cli.status",
-    "show": _LOOKS,
-    "list": _LOOKS,
-    "ssh": _LOOKS,
-    "logs": _LOOKS,
-    "inventory": _LOOKS,
-    "doctor": _LOOKS,
-}
+_CHANGES = ("create", "up", "plan", "provision", "configure", "destroy")
+COMMANDS = ("init", "validate", "schema", *_CHANGES, "status", "show", "list", "ssh", "logs", "inventory", "doctor")
 
 _EPILOG = """\b
 Example:
@@ -45,7 +31,25 @@ Exit codes:
 """
 
 
-@click.group(cls=Group, table=COMMANDS, epilog=_EPILOG, context_settings={"max_content_width": 100})
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module = importlib.import_module("deployer.cli.runs" if cmd_name in _CHANGES else "deployer.cli.looks")
+            return cast(click.Command, getattr(module, cmd_name))
+        if ctx.resilient_parsing or cmd_name.startswith("-"):
+            return None
+        close = difflib.get_close_matches(cmd_name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
+        raise click.UsageError(f"there is no command {cmd_name[:60]!r}; {hint}", ctx)
+
+
+@click.group(cls=_Group, params=[*COMMON], epilog=_EPILOG, invoke_without_command=True)
 @click.version_option(__version__, message="deployer %(version)s")
-def program() -> None:
+@click.pass_context
+def program(ctx: click.Context) -> None:
     """Environments of machines, from a short YAML file to configured hosts and back to nothing."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

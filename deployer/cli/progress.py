@@ -10,86 +10,86 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO
 
-from deployer.cli.activity import Activity, rung
+from deployer import events
+from deployer.cli.activity import Activity, place, rung
 from deployer.cli.choices import Options
-from deployer.cli.text import clip, duration, is_terminal
-from deployer.events import (
-    Event,
-    HostProgress,
-    Notice,
-    Output,
-    ResourceProgress,
-    RunFinished,
-    RunStarted,
-    StepFailedEvent,
-    StepFinished,
-    StepStarted,
-    TaskProgress,
-    Transition,
-    ignore,
-)
+from deployer.cli.text import clip, duration, is_terminal, write
 
 BEAT = 10.0  # seconds of silence after which a pipe is told that we live
+_INTERVAL = 0.2
 _LONGEST = 500
+_TOLD = ("changed", "failed", "unreachable")  # of a task
 
 
-class Renderer(Protocol):
-    def __call__(self, event: Event) -> None:
-        """Shows an event; called from any thread."""
-        ...
+class Renderer:
+    """Shows nothing: what `--progress none` asks for. The others show something of each event, from any thread."""
 
-    def paused(self) -> contextlib.AbstractContextManager[None]:
+    def __call__(self, event: events.Event) -> None:
+        """Shows an event."""
+
+    def tick(self) -> None:
+        """Shows that time passes; called several times a second."""
+
+    def paused(self) -> AbstractContextManager[None]:
         """While it lasts the terminal belongs to a question."""
-        ...
+        return contextlib.nullcontext()
 
 
 @contextmanager
 def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
     """The renderer that the options and the stream ask for, until the block ends."""
+    renderer = _renderer(options, stream)
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(_INTERVAL):
+            renderer.tick()
+
+    thread = threading.Thread(target=tick, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield renderer
+    finally:
+        over.set()
+        thread.join()
+        with renderer.paused():
+            pass  # a line that is drawn goes with the run
+
+
+def _renderer(options: Options, stream: IO[str]) -> Renderer:
     if options.progress == "none":
-        yield _Silent()
-    elif options.progress == "json":
-        yield _JsonLines(stream, verbose=options.verbose)
-    elif options.progress == "auto" and is_terminal(stream):
+        return Renderer()
+    if options.progress == "json":
+        return _JsonLines(stream, verbose=options.verbose)
+    if options.progress == "auto" and is_terminal(stream):
         from deployer.cli.live import Live
 
-        with Live(stream, verbose=options.verbose).drawing() as live:
-            yield live
-    else:
-        plain = Plain(stream, verbose=options.verbose)
-        with ticking(1.0, plain.beat):
-            yield plain
+        return Live(stream, verbose=options.verbose)
+    return Plain(stream, verbose=options.verbose)
 
 
-def lines_of(event: Event, *, verbose: bool) -> list[str]:  # noqa: PLR0911 - a table of cases
-    """What is worth a lasting line in an event, for a pipe and for a terminal alike."""
+def line_of(event: events.Event, *, verbose: bool) -> str:
+    """What is worth a lasting line in an event, for a pipe and for a terminal alike; often nothing."""
     match event:
-        case Notice(level="info"):
-            return [f"note: {event.message}"]
-        case Notice():
-            return [f"{event.level}: {event.message}"]
-        case TaskProgress(status="failed" | "unreachable"):
-            return [f"{event.host}: {event.status}: {event.task}" + (f": {event.message}" if event.message else "")]
-        case TaskProgress(status="changed"):
-            return [f"{event.host}: changed: {event.task}"]
-        case TaskProgress(status=status) if verbose and status != "start":
-            return [f"{event.host}: {event.status}: {event.task}"]
-        case ResourceProgress(status="done" | "failed"):
-            return [f"{event.address}: {event.action} {event.status}, {duration(event.seconds)}"]
-        case Output() if verbose:
-            return [f"{event.source} | {event.line}"]
-        case Transition() if verbose:
-            at = event.at.isoformat(timespec="milliseconds")
-            words = f"from_state={event.from_state} to_state={event.to_state} step={event.step} pid={event.pid}"
-            return [f"{at} environment={event.environment} {words} run_id={event.run_id}"]
+        case events.Notice():
+            return f"{'note' if event.level == 'info' else event.level}: {event.message}"
+        case events.TaskProgress() if event.status in _TOLD or (verbose and event.status != "start"):
+            return f"{event.host}: {event.status}: {event.task}" + (f": {event.message}" if event.message else "")
+        case events.ResourceProgress(status="done" | "failed"):
+            return f"{event.address}: {event.action} {event.status}, {duration(event.seconds)}"
+        case events.Output() if verbose:
+            return f"{event.source} | {event.line}"
+        case events.Transition() if verbose:
+            facts = " ".join(f"{key}={value}" for key, value in event.as_dict().items() if key not in ("kind", "at"))
+            return f"{event.at.isoformat(timespec='milliseconds')} {facts}"
         case _:
-            return []
+            return ""
 
 
-class Plain:
+class Plain(Renderer):
     """Lines that can be searched: `[3/8] tofu_plan: done in 1.2 s (2 to add)`. A beat after ten seconds of silence."""
 
     def __init__(self, stream: IO[str], *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,104 +99,59 @@ class Plain:
         self._activity = Activity()
         self._lock = threading.Lock()
         self._last = clock()
-        self._rungs: dict[str, str] = {}
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         with self._lock:
-            place = self._activity.place
+            line = self._line(event)  # before the activity forgets the step that has ended
             self._activity.apply(event, self._clock())
-            for line in self._lines(event, place):
-                self._write(line)
+            if line:
+                self._say(line)
 
-    def beat(self) -> None:
-        """Says what is being waited for where nothing was said for long. Called every now and then."""
+    def tick(self) -> None:
         with self._lock:
             now = self._clock()
-            if self._activity.step and now - self._last >= BEAT:
-                doing = self._activity.doing(now)
-                waiting = f"{self._activity.place}: {duration(self._activity.seconds(now))}"
-                self._write(f"{waiting}: {doing}" if doing else waiting)
+            if self._activity.place and now - self._last >= BEAT:
+                parts = (self._activity.place, duration(now - self._activity.since), self._activity.doing(now))
+                self._say(": ".join(filter(None, parts)))
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        yield
-
-    def _lines(self, event: Event, place: str) -> list[str]:  # noqa: PLR0911 - a table of cases
+    def _line(self, event: events.Event) -> str:  # noqa: PLR0911 - a table of cases
+        at = self._activity.place or getattr(event, "step", "")
         match event:
-            case RunStarted():
-                return [f"{event.environment}: {event.command}, {len(event.steps)} steps, log {event.log}"]
-            case RunFinished():
+            case events.RunStarted():
+                return f"{event.environment}: {event.command}, {len(event.steps)} steps, log {event.log}"
+            case events.RunFinished():
                 took = duration(event.seconds)
-                return [f"{event.environment}: {event.command} {event.outcome} in {took}, state {event.state}"]
-            case StepStarted():
-                self._rungs.clear()
-                return [f"{self._activity.place}: started"]
-            case StepFinished():
-                note = f" ({event.note})" if event.note else ""
-                return [f"{place or event.step}: done in {duration(event.seconds)}{note}"]
-            case StepFailedEvent():
-                return [f"{place or event.step}: failed after {duration(event.seconds)} ({event.failure})"]
-            case HostProgress() if self._rungs.get(event.host) != event.rung:
-                self._rungs[event.host] = event.rung
-                return [f"  {event.host}: {rung(event)}"]
-            case ResourceProgress(status="start"):
-                return [f"  {event.address}: {event.action} started"]
-            case ResourceProgress(status="says"):
-                return [f"  {event.address}: {event.message}"]
-            case TaskProgress(status="start"):
-                return [f"  task: {event.task}"]
+                return f"{event.environment}: {event.command} {event.outcome} in {took}, state {event.state}"
+            case events.StepStarted():
+                return f"{place(event)}: started"
+            case events.StepFinished():
+                return f"{at}: done in {duration(event.seconds)}" + (f" ({event.note})" if event.note else "")
+            case events.StepFailedEvent():
+                return f"{at}: failed after {duration(event.seconds)} ({event.failure})"
+            case events.HostProgress() if self._activity.text_of(event.host) != rung(event):
+                return f"  {rung(event)}"
+            case events.ResourceProgress(status="start"):
+                return f"  {event.address}: {event.action} started"
+            case events.ResourceProgress(status="says"):
+                return f"  {event.address}: {event.message}"
+            case events.TaskProgress(status="start"):
+                return f"  task: {event.task}"
             case _:
-                return ["  " + line for line in lines_of(event, verbose=self._verbose)]
+                line = line_of(event, verbose=self._verbose)
+                return f"  {line}" if line else ""
 
-    def _write(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         self._last = self._clock()
-        write(self._stream, f"{line[: len(line) - len(line.lstrip())]}{clip(line.strip(), _LONGEST)}\n")
+        write(self._stream, clip(line.rstrip(), _LONGEST) + "\n")
 
 
-class _JsonLines:
+class _JsonLines(Renderer):
     def __init__(self, stream: IO[str], *, verbose: bool) -> None:
         self._stream = stream
         self._verbose = verbose
         self._lock = threading.Lock()
 
-    def __call__(self, event: Event) -> None:
-        if self._verbose or not isinstance(event, Output):
+    def __call__(self, event: events.Event) -> None:
+        if self._verbose or not isinstance(event, events.Output):
             with self._lock:
                 write(self._stream, json.dumps(event.as_dict(), default=str) + "\n")
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        yield
-
-
-class _Silent:
-    def __call__(self, event: Event) -> None:
-        ignore(event)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        yield
-
-
-def write(stream: IO[str], text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        stream.write(text)
-        stream.flush()
-
-
-@contextmanager
-def ticking(interval: float, tick: Callable[[], None]) -> Iterator[None]:
-    """Calls `tick` every so many seconds, in a thread, while the block runs."""
-    over = threading.Event()
-
-    def loop() -> None:
-        while not over.wait(interval):
-            tick()
-
-    thread = threading.Thread(target=loop, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -18,12 +20,16 @@ def may_colour(stream: IO[str]) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
-def is_terminal(stream: IO[str] | None) -> bool:
+def is_terminal(stream: IO[str]) -> bool:
     """Whether `stream` is a terminal on which a line can be drawn again."""
-    try:
-        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-    except ValueError:  # closed
-        return False
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def write(stream: IO[str], text: str) -> None:
+    """Writes to whoever listens; that nobody does, or that the disk is full, is no failure of ours."""
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(text)
+        stream.flush()
 
 
 def paint(text: str, code: str, *, colour: bool) -> str:
@@ -48,12 +54,8 @@ def whole(seconds: float) -> str:
 
 
 def moment(value: object) -> str:
-    """An instant (a datetime, or its ISO text) in UTC, and how long ago it was."""
-    try:
-        at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
-        return str(value or "")
-    at = at.astimezone(UTC)
+    """An instant (a datetime or its text) in UTC, and how long ago it was."""
+    at = datetime.fromisoformat(str(value)).astimezone(UTC)
     ago = max(0.0, (datetime.now(UTC) - at).total_seconds())
     long_ago = f"{ago // 86400:.0f} days" if ago >= 2 * 86400 else whole(ago)
     return f"{at:%Y-%m-%d %H:%M:%S} UTC ({long_ago} ago)"
@@ -61,7 +63,7 @@ def moment(value: object) -> str:
 
 def width(text: str) -> int:
     """The columns that `text` takes in a terminal."""
-    return sum(_columns(c) for c in text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def clip(text: str, columns: int) -> str:
@@ -69,32 +71,18 @@ def clip(text: str, columns: int) -> str:
     text = printable(text).replace("\n", " ").replace("\t", " ")
     if width(text) <= columns:
         return text
-    kept, used = [], 0
-    for c in text:
-        used += _columns(c)
-        if used > columns - 1:
-            break
-        kept.append(c)
-    return "".join(kept) + ("~" if columns > 0 else "")
+    ends = itertools.accumulate(map(width, text))
+    return "".join(c for c, end in zip(text, ends, strict=True) if end < columns) + ("~" if columns > 0 else "")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows in columns of equal width, two spaces between."""
     cleaned = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(width(row[i]) for row in cleaned) for i in range(len(cleaned[0]))]
-    lines = []
-    for row in cleaned:
-        cells = [cell + " " * (columns - width(cell)) for cell, columns in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    widths = [max(map(width, column)) for column in zip(*cleaned, strict=True)]
+    padded = [[cell + " " * (w - width(cell)) for cell, w in zip(row, widths, strict=True)] for row in cleaned]
+    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def indented(text: str, indent: str) -> str:
     """`text` with every line but the first moved right."""
     return printable(text).strip("\n").replace("\n", "\n" + indent)
-
-
-def _columns(c: str) -> int:
-    if unicodedata.combining(c):
-        return 0
-    return 2 if unicodedata.east_asian_width(c) in "WF" else 1

@@ -76,9 +76,12 @@ def test_what_is_not_ours_becomes_ours(error: BaseException, code: int, message:
     assert told.message == message
 
 
-def test_a_defect_is_told_in_four_parts_and_its_traceback_is_kept(tmp_path: Path) -> None:
-    told = as_error(raised(ZeroDivisionError("secret")), Options(home=tmp_path))
-    (file,) = tmp_path.glob("internal-error-*.log")
+def test_a_defect_is_told_in_four_parts_and_its_traceback_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    told = as_error(raised(ZeroDivisionError("secret")), Options())
+    (file,) = tmp_path.glob("deployer-error-*.log")
     assert "ZeroDivisionError" in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     shown = render(told, colour=False)
@@ -88,12 +91,11 @@ def test_a_defect_is_told_in_four_parts_and_its_traceback_is_kept(tmp_path: Path
     assert told.exit_code == 1
 
 
-def test_a_defect_without_a_home_is_kept_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    as_error(raised(ZeroDivisionError()), Options(home=tmp_path / "nowhere"))
-    assert list(tmp_path.glob("internal-error-*.log"))
-    assert not (tmp_path / "nowhere").exists()
+def test_a_defect_whose_traceback_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert "could not be written" in as_error(raised(ZeroDivisionError()), Options()).detail
+
+
+def test_verbose_shows_the_traceback_of_a_defect(capsys: pytest.CaptureFixture[str]) -> None:
     as_error(raised(ZeroDivisionError()), Options(verbose=True))
     assert "Traceback" in capsys.readouterr().err

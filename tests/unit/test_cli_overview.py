@@ -39,7 +39,7 @@ OVERVIEW: dict[str, Any] = {
 
 
 def test_the_end_of_up_says_how_to_reach_and_how_to_destroy() -> None:
-    assert finished_text(OVERVIEW, "52 s") == (
+    assert finished_text(OVERVIEW, 52.0) == (
         "demo: configured, in 52 s\n"
         "  host       web  deployer@127.0.0.1 port 2222  http://127.0.0.1:8080  127.0.0.1:5432 -> 5432\n"
         "             db  root@10.0.0.2 port 22\n"

@@ -139,7 +139,7 @@ def test_silence_is_broken_every_ten_seconds_and_no_sooner() -> None:
     before = len(stream.getvalue())
     for _ in range(25):
         clock.now += 1
-        renderer.beat()
+        renderer.tick()
     assert stream.getvalue()[before:].splitlines() == [
         '[1/2] tofu_apply: 10 s: create terraform_data.machine["web"] (building image) 10 s',
         '[1/2] tofu_apply: 20 s: create terraform_data.machine["web"] (building image) 20 s',
@@ -150,7 +150,7 @@ def test_between_two_steps_there_is_no_beat() -> None:
     stream, clock = io.StringIO(), Clock()
     renderer = Plain(stream, clock=clock)
     clock.now += 100
-    renderer.beat()
+    renderer.tick()
     assert stream.getvalue() == ""
 
 
