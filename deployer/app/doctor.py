@@ -14,7 +14,6 @@ from deployer.bundled import bundled
 from deployer.errors import DeployerError
 from deployer.events import Notice, Report, printable
 from deployer.process import Interrupts, Request, capture
-from deployer.storage.folder import private_directory
 from deployer.tofu.binary import cache_directory, find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
@@ -84,7 +83,8 @@ def _home(home: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Che
     from deployer.storage.lock import hold
 
     try:
-        probe = private_directory(home) / ".doctor.lock"
+        # Looking makes no home: where there is none yet, what it would be made in is tried.
+        probe = next(p for p in (home, *home.parents) if p.is_dir()) / ".deployer-doctor.lock"
         with hold(probe, "doctor", "doctor", timeout=5, interrupts=interrupts):
             pass
         probe.unlink(missing_ok=True)

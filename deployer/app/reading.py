@@ -13,6 +13,7 @@ from deployer.errors import InvalidInput, UnreadableState, WrongState
 from deployer.events import Report, ignore
 from deployer.storage.files import FileRepository, unreadable
 from deployer.storage.folder import EnvironmentFolder, find_home
+from deployer.storage.glance import glance
 
 if TYPE_CHECKING:
     from deployer.app.doctor import Check
@@ -46,8 +47,9 @@ class Reading:
         self._repository = FileRepository(self.home)
 
     def status(self, name: str) -> str:
-        """The state's name. Raises UnknownEnvironment, UnreadableState."""
-        return self._repository.load(name).state
+        """The state's name, at a glance: the file's shape is checked, not each value, as `show` does. Raises
+        UnknownEnvironment, UnreadableState."""
+        return glance(self.home, name) or self._repository.load(name).state
 
     def list(self) -> tuple[Entry, ...]:
         """A line for each environment; one that cannot be read is there too, with its problem."""

@@ -135,13 +135,13 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
         known = self.resources if self.resources is Resources.PRESENT else Resources.POSSIBLE
         return self._with(at, resources=known)
 
-    def confirm_resources(self, at: datetime) -> Provisioning:
-        """Saved after an apply that came to a good end."""
-        return self._with(at, resources=Resources.PRESENT)
+    def confirm_resources(self, at: datetime, *, exist: bool) -> Provisioning:
+        """Saved after an apply that came to a good end; a module may have no resources of its own."""
+        return self._with(at, resources=Resources.PRESENT if exist else Resources.NONE)
 
     def found_hosts(self, hosts: Mapping[str, Host], at: datetime) -> Provisioning:
         """Saved as soon as OpenTofu gives the addresses."""
-        return self._with(at, resources=Resources.PRESENT, hosts=dict(hosts))
+        return self._with(at, hosts=dict(hosts))
 
     def succeed(self, at: datetime) -> Provisioned:
         return _next(Provisioned, self, at, finished=self.progress.finished)

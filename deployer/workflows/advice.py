@@ -26,7 +26,7 @@ def what_exists(environment: Environment, tofu: Path) -> str:
     """One sentence: what exists, or may."""
     match environment.resources:
         case Resources.NONE:
-            return "Nothing has been made."
+            return "No machine was made; its hosts were there before." if environment.hosts else "Nothing has been made."
         case Resources.POSSIBLE:
             return f"Machines may exist; what OpenTofu knows of them is in {tofu}."
         case Resources.PRESENT:

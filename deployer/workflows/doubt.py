@@ -50,14 +50,17 @@ def doubt(folder: EnvironmentFolder, environment: AnyEnvironment) -> StepFailed 
 
 def unpushed(folder: EnvironmentFolder, name: str) -> StepFailed | None:
     """Where OpenTofu could not save its state: to go on from the older one would make everything a second time."""
-    errored = look(folder.tofu).errored
+    state = look(folder.tofu)
+    errored = state.errored
     if errored is None:
         return None
+    # OpenTofu does not push over a file that it cannot read.
+    aside = "" if state.condition in ("whole", "remote") else "mv terraform.tfstate terraform.tfstate.torn; "
     return StepFailed(
         f"OpenTofu could not save its state and left it in {errored}",
         kind=FailureKind.TOFU,
         detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
-        help=f"cd {shlex.quote(str(folder.tofu))} && tofu state push errored.tfstate && rm errored.tfstate"
+        help=f"cd {shlex.quote(str(folder.tofu))} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
         f"    # then go on, or: deployer destroy {name}",
     )
 

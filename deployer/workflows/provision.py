@@ -14,6 +14,7 @@ from deployer.remote import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, module_differs, write_variables
+from deployer.tofu.state import look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.cloud_config import cloud_config
 from deployer.workflows.doubt import unpushed
@@ -131,7 +132,10 @@ class _Provision:
         done = self._tofu.apply(plan)
         plan.unlink(missing_ok=True)  # it holds every variable's value, and is stale from now on
         self._replaced = _made(done, tuple(self._spec.hosts))
-        run.learn(run.environment.confirm_resources(utc_now()))
+        state = look(self._folder.tofu)
+        run.learn(
+            run.environment.confirm_resources(utc_now(), exist=state.condition != "whole" or bool(state.resources))
+        )
         return f"{len(done)} done"
 
     def read_outputs(self) -> str:

@@ -77,7 +77,7 @@ def from_configure_failed(it: ConfigureFailed) -> None:
 def from_destroying(it: Destroying) -> None:
     it.start_provision("r", AT)  # error
     it.start_configure("r", AT)  # error
-    it.confirm_resources(AT)  # error
+    it.confirm_resources(AT, exist=True)  # error
 
 
 def from_destroyed(it: Destroyed) -> None:

@@ -108,10 +108,17 @@ class EnvironmentMachine(RuleBasedStateMachine):
         self.move("end", at) if in_flight else self.move("begin", step, at)
 
     @precondition(has("expect_resources"))
-    @rule(at=TIMES, transition=st.sampled_from(["expect_resources", "confirm_resources"]))
-    def resources(self, at: datetime, transition: str) -> None:
-        self.move(transition, at)
+    @rule(at=TIMES)
+    def expect_resources(self, at: datetime) -> None:
+        self.move("expect_resources", at)
         assert self.environment.resources is not Resources.NONE
+
+    @precondition(has("confirm_resources"))
+    @rule(at=TIMES, exist=st.booleans())
+    def confirm_resources(self, at: datetime, exist: bool) -> None:
+        assert isinstance(self.environment, Provisioning)
+        self.environment = self.environment.confirm_resources(at, exist=exist)
+        assert self.environment.resources is (Resources.PRESENT if exist else Resources.NONE)
 
     @precondition(has("found_hosts"))
     @rule(hosts=HOSTS, at=TIMES)

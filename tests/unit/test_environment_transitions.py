@@ -130,7 +130,7 @@ def test_what_is_learned_is_kept_whatever_comes() -> None:
     run = run.expect_resources(AT)
     assert run.resources is Resources.POSSIBLE
     assert run.fail(FAILURE).resources is Resources.POSSIBLE
-    run = run.found_hosts(WEB, AT)
+    run = run.confirm_resources(AT, exist=True).found_hosts(WEB, AT)
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     assert run.expect_resources(LATER).resources is Resources.PRESENT, "known to exist is more than possible"
     again = run.fail(FAILURE).start_provision("r2", LATER)
@@ -161,7 +161,13 @@ def test_steps_already_done_are_handed_to_the_next_run() -> None:
 
 
 def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
-    run = created().start_provision("r1", AT).found_hosts(WEB, AT).start_destroy("r2", AT)
+    run = (
+        created()
+        .start_provision("r1", AT)
+        .confirm_resources(AT, exist=True)
+        .found_hosts(WEB, AT)
+        .start_destroy("r2", AT)
+    )
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     with pytest.raises(ValueError, match="may still exist"):
         run.succeed(AT)

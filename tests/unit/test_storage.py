@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment
+from deployer import Deployer
+from deployer.environment import STATES, erased
+from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
 from deployer.events import Event, Notice, Output, StepStarted
+from deployer.storage import glance
 from deployer.storage.files import FileRepository
 from deployer.storage.folder import EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal, readable
@@ -193,3 +196,19 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(path) is None
     assert (record.pid, record.alive) == (os.getpid(), True)
     assert record.as_dict()["alive"] is True
+
+
+def test_the_quick_look_knows_the_models_fields() -> None:
+    for state, cls in erased._CLASSES.items():
+        assert set(glance.FACTS | glance.FURTHER[state]) == set(cls.model_fields)
+    assert set(glance.FURTHER) == set(STATES)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"state": "created"}', '{"state": ["created"]}', "[" * 100_000, "null"])
+def test_the_quick_look_leaves_what_it_does_not_know_to_the_full_reading(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "environments" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "environment.json").write_text(text)
+    assert glance.glance(tmp_path, "demo") == ""
+    with pytest.raises(UnreadableState):
+        Deployer(tmp_path).status("demo")
