@@ -52,7 +52,7 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
             tofu.init()
         return tofu.destroy()
     except StepFailed as failure:
-        # A change that never got as far as an apply may have left what OpenTofu cannot even plan with, module or values.
+        # A change that failed before its apply may have left what OpenTofu cannot even plan with, module or values.
         # Who has mended the module since must not have to mend our copy of it as well.
         if _plans(tofu):
             raise
