@@ -31,7 +31,10 @@ def main() -> int:
     options = parser.parse_args()
     attacks = [attack for attack in ATTACKS if attack.name.startswith(options.only)]
     if not attacks or os.geteuid() != 0 or sys.platform != "linux":
-        print("no such attack" if not attacks else "this needs root on Linux: it mounts disks and starts an sshd", file=sys.stderr)
+        print(
+            "no such attack" if not attacks else "this needs root on Linux: it mounts disks and starts an sshd",
+            file=sys.stderr,
+        )
         return 2
     engine = find_engine(os.environ, interrupts=Interrupts())
     book = Book(options.seed)
@@ -57,13 +60,18 @@ def main() -> int:
 
 def _write(book: Book, version: str, minutes: float, counts: dict[str, int]) -> None:
     git = shutil.which("git")
-    head = subprocess.run([git, "rev-parse", "--short", "HEAD"], cwd=PAGE.parent, capture_output=True, text=True) if git else None
+    head = (
+        subprocess.run([git, "rev-parse", "--short", "HEAD"], cwd=PAGE.parent, capture_output=True, text=True)
+        if git
+        else None
+    )
     at = f" at {head.stdout.strip()}" if head and head.returncode == 0 else ""
     details = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if name not in book.trials)
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    said = f"The last run{at}: seed {book.seed}, {minutes:.0f} minutes, OpenTofu {version}, {sum(book.trials.values())} trials."
+    made = f"{sum(book.trials.values())} trials in {minutes:.0f} minutes"
+    said = f"The last run{at}: {made}, seed {book.seed}, OpenTofu {version}."
     PAGE.write_text(f"{before}{BEGIN}\n{said}\n\n{book.table()}\n\nInside them: {details}.\n{END}{after}")
 
 

@@ -1,4 +1,4 @@
-"""What the attacks share: places to work in, one machine that lets us in, what a clean run looks like, and the counts."""
+"""What the attacks share: places to work in, one machine that lets us in, what a clean run looks like, the counts."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ class Arena:
                     self._clean[argv[0]] = ok(world.run(*argv)).trace
         return self._clean[command]
 
-    def boundary(self, seed_order: random.Random, command: str, number: int, *, kinds: tuple[str, ...] = ()) -> Boundary:
+    def boundary(
+        self, seed_order: random.Random, command: str, number: int, *, kinds: tuple[str, ...] = ()
+    ) -> Boundary:
         """The `number`-th boundary of a clean run in a shuffled order that puts those of mere logs last."""
         found = [b for b in self.clean(command) if not kinds or b.kind in kinds]
         seed_order.shuffle(found)

@@ -132,7 +132,7 @@ def _bring_about(where: Arena, world: World, trouble: Trouble) -> None:
 
 
 def _mend(where: Arena, world: World, trouble: Trouble) -> None:
-    """What a person does before going on: the file, the module or the playbook is put right, and the file taken over."""
+    """What a person does before going on: file, module or playbook are put right, and the file is taken over."""
     where.write(world, **trouble.mended)  # type: ignore[arg-type]
     shutil.rmtree(world.module, ignore_errors=True)
     shutil.copytree(MODULES / "fast", world.module)
@@ -180,9 +180,20 @@ def noticed(where: Arena, chance: random.Random, number: int) -> None:
 
 
 ATTACKS: tuple[Attack, ...] = (
-    Attack("by_hand.recovery", 9, "every way to fail or be interrupted, and what RECOVERY.md says then", "its commands are "
-           "pasted: look, go on, take away, by hand, see that nothing is left", recovery, 15),
-    Attack("by_hand.noticed", 8, "destroyed, applied, tainted by hand; unreachable", "tofu typed in the folder; sshd stopped",
-           noticed, 4),
-)  # fmt: skip
-
+    Attack(
+        "by_hand.recovery",
+        9,
+        "every way to fail or be interrupted, and what RECOVERY.md says then",
+        "its commands are pasted: look, go on, take away, by hand, see that nothing is left",
+        recovery,
+        15,
+    ),
+    Attack(
+        "by_hand.noticed",
+        8,
+        "destroyed, applied, tainted by hand; unreachable",
+        "tofu typed in the folder; sshd stopped",
+        noticed,
+        4,
+    ),
+)

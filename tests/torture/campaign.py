@@ -25,12 +25,26 @@ from tests.torture.arena import Arena, Attack, perform
 
 ATTACKS: tuple[Attack, ...] = tuple(
     sorted(
-        (attack
-         for module in (kills, orphans, interrupts, contention, disks, damage, destroying, by_hand, secrets, timing, life)
-         for attack in module.ATTACKS),
+        (
+            attack
+            for module in (
+                kills,
+                orphans,
+                interrupts,
+                contention,
+                disks,
+                damage,
+                destroying,
+                by_hand,
+                secrets,
+                timing,
+                life,
+            )
+            for attack in module.ATTACKS
+        ),
         key=lambda attack: attack.point,
     )
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -60,7 +74,9 @@ class Book:
             if self.trials[attack.name]:
                 lost = len(self.losses.get(attack.name, ()))
                 found = (f"**{lost} lost now**; " if lost else "") + attack.found
-                lines.append(f"| {attack.point} | {attack.fault} | {attack.how} | {self.trials[attack.name]} | {found} |")
+                lines.append(
+                    f"| {attack.point} | {attack.fault} | {attack.how} | {self.trials[attack.name]} | {found} |"
+                )
         return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from deployer import Deployer
 from deployer.environment import Failure, Host, create, encode
@@ -34,7 +35,8 @@ def _another_value(chance: random.Random, data: bytes) -> bytes:
         tree = json.loads(data)
     except ValueError:  # many lines, or none
         return _flip(chance, data)
-    at, place = tree, []
+    at: Any = tree
+    place: list[tuple[Any, Any]] = []
     while isinstance(at, (dict, list)) and at:
         key = chance.choice(list(at)) if isinstance(at, dict) else chance.randrange(len(at))
         place.append((at, key))
@@ -92,8 +94,8 @@ def samples(world: World) -> tuple[bytes, ...]:
     ready = making.end(at).found_hosts(hosts, at).succeed(at)
     working = ready.start_configure("run", at).begin("render_inventory", at)
     leaving = ready.start_destroy("run", at).begin("tofu_destroy", at)
-    states = (made, making, making.fail(failure), ready, working, working.fail(failure), working.end(at).succeed(at), leaving,
-              leaving.fail(failure), leaving.resources_gone(at).end(at).succeed(at))  # fmt: skip
+    states = (made, making, making.fail(failure), ready, working, working.fail(failure), working.end(at).succeed(at),
+              leaving, leaving.fail(failure), leaving.resources_gone(at).end(at).succeed(at))  # fmt: skip
     return tuple(encode(state).encode() for state in states)
 
 
@@ -123,17 +125,21 @@ def _read(deployer: Deployer, path: Path) -> None:
         try:
             look("demo")
         except UnreadableState as error:
-            assert str(path) in error.message
-            assert error.detail
-            assert error.remains
-            assert error.help
+            _is_told(error, path)
     (entry,) = deployer.list()
     assert entry.name == "demo"
     assert bool(entry.state) != bool(entry.problem)
 
 
+def _is_told(error: UnreadableState, path: Path) -> None:
+    assert str(path) in error.message
+    assert error.detail
+    assert error.remains
+    assert error.help
+
+
 def record(where: Arena, chance: random.Random, number: int) -> None:
-    """The lock's record: damaged it is no record, and with a true checksum and false contents it fools and breaks nobody."""
+    """The lock's record: damaged it is none, and with a true checksum and false contents it fools and breaks nobody."""
     world = where.kept("damage", where.new_world)
     path = world.environment / "environment.lock"
     deployer = Deployer(world.home, environ=world.environ, cwd=world.project)
@@ -237,11 +243,28 @@ def errored(where: Arena, chance: random.Random, number: int) -> None:
 
 
 ATTACKS = (
-    Attack("damage.state", 6, "a damaged environment.json, of every state", "truncated, flipped, other values, other "
-           "encodings, deep, huge; read by status, show, list, logs, inventory and, last, refused by every command",
-           state_file, 4),
-    Attack("damage.record", 6, "a damaged record in the lock", "the same, with false and with true checksums", record, 2),
+    Attack(
+        "damage.state",
+        6,
+        "a damaged environment.json, of every state",
+        "truncated, flipped, other values, other "
+        "encodings, deep, huge; read by status, show, list, logs, inventory and, last, refused by every command",
+        state_file,
+        4,
+    ),
+    Attack(
+        "damage.record", 6, "a damaged record in the lock", "the same, with false and with true checksums", record, 2
+    ),
     Attack("damage.journal", 6, "a damaged audit trail", "the same", journal, 2),
-    Attack("damage.tofu_state", 6, "OpenTofu's state lost or damaged while a machine exists", "fifteen ways", tofu_state, 15),
-    Attack("damage.errored", 6, "OpenTofu left errored.tfstate", "its state moved there; the advice pasted", errored, 2),
-)  # fmt: skip
+    Attack(
+        "damage.tofu_state",
+        6,
+        "OpenTofu's state lost or damaged while a machine exists",
+        "fifteen ways",
+        tofu_state,
+        15,
+    ),
+    Attack(
+        "damage.errored", 6, "OpenTofu left errored.tfstate", "its state moved there; the advice pasted", errored, 2
+    ),
+)

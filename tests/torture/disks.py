@@ -112,8 +112,8 @@ def read_only(where: Arena, chance: random.Random, number: int) -> None:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         for argv in (("status", "demo"), ("show", "demo"), ("list",), ("logs", "demo")):
             ok(world.run(*argv))
-        for argv in COMMANDS.values():
-            done = world.run(*argv)
+        for command in COMMANDS.values():
+            done = world.run(*command)
             told(done, "ead-only file system")
             assert done.code == 1, done
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
@@ -161,11 +161,26 @@ def unsaved(where: Arena, chance: random.Random, number: int) -> None:
 
 
 ATTACKS = (
-    Attack("disks.refusal", 5, "ENOSPC, EDQUOT, EIO, EROFS, EACCES at any call; no process to be had", "the errno from an "
-           "enumerated call, once or from there on, in create, provision and destroy", refusal, 10),
+    Attack(
+        "disks.refusal",
+        5,
+        "ENOSPC, EDQUOT, EIO, EROFS, EACCES at any call; no process to be had",
+        "the errno from an enumerated call, once or from there on, in create, provision and destroy",
+        refusal,
+        10,
+    ),
     Attack("disks.configure", 5, "the same during `configure`", "the same", configure, 2),
-    Attack("disks.full", 5, "a disk with only some blocks left", "a real tmpfs, filled up; OpenTofu suffers too", full, 3),
+    Attack(
+        "disks.full", 5, "a disk with only some blocks left", "a real tmpfs, filled up; OpenTofu suffers too", full, 3
+    ),
     Attack("disks.read_only", 5, "a read-only home", "a real tmpfs, mounted again read-only", read_only, 1),
     Attack("disks.vanishing", 5, "the home disappears during apply", "moved away, and back", vanishing, 1),
-    Attack("disks.unsaved", 5, "the state cannot be saved after apply", "ENOSPC from the first save after apply on", unsaved, 1),
-)  # fmt: skip
+    Attack(
+        "disks.unsaved",
+        5,
+        "the state cannot be saved after apply",
+        "ENOSPC from the first save after apply on",
+        unsaved,
+        1,
+    ),
+)

@@ -1,8 +1,8 @@
 """Counts what the program asks of the system at its boundaries, and breaks one of them. Knows nothing of the program.
 
-A boundary is a call that changes a disk or starts a child: opening to write, write, fsync, replace, unlink, mkdir, flock,
-spawn. They are counted by name ("fsync environment.json.new" number 7), so that one seen in a clean run is found again in
-the next, and a step that somebody adds tomorrow is attacked without anyone remembering.
+A boundary is a call that changes a disk or starts a child: opening to write, write, fsync, replace, unlink, mkdir,
+flock, spawn. They are counted by name ("fsync environment.json.new" number 7), so that one seen in a clean run is found
+again in the next, and a step that somebody adds tomorrow is attacked without anyone remembering.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import io
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -50,7 +49,7 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a boundary: `do` is "kill", "int", "term", "stop", or the name of an errno that the call fails with.
+    """What happens at a boundary: `do` is "kill", "int", "term", "stop", or the name of an errno that the call gives.
 
     `lasting`: the call kinds that fail from then on, as they do on a disk that is and stays full.
     """
@@ -104,7 +103,7 @@ class _Watch:
         os.write = self._wrapped_write("write", os.write)
         os.pwrite = self._wrapped_write("pwrite", os.pwrite)
         os.open = self._wrapped_open(os.open)
-        builtins.open = io.open = self._opened  # type: ignore[assignment]
+        builtins.open = io.open = self._opened
         sys.addaudithook(self._audit)
 
     def _wrapped(self, kind: str, call: Any) -> Any:
@@ -130,14 +129,13 @@ class _Watch:
         return wrapper
 
     def _opened(self, file: Any, mode: str = "r", buffering: int = -1, *text: Any, **kwargs: Any) -> Any:
-        real = io.FileIO
         if set(mode) & set("wax") == set() or "+" in mode:
             return _real_open(file, mode, buffering, *text, **kwargs)
         watch, path = self, _path(file)
         if not isinstance(file, int):
             self.at("open", path)
 
-        class Raw(real):
+        class Raw(io.FileIO):
             def write(self, data: Any, /) -> int:
                 half = bytes(data)[: len(data) // 2]
                 watch.at("write", path, lambda: super(Raw, self).write(half))
@@ -184,7 +182,7 @@ def _path(file: Any, directory: int | None = None) -> str:
     path = os.fsdecode(file)
     if directory is not None and not path.startswith("/"):
         return f"{_path(directory)}/{path}"
-    return os.path.join(os.getcwd(), path) if not path.startswith("/") else path  # noqa: PTH109, PTH118
+    return os.path.join(os.getcwd(), path) if not path.startswith("/") else path
 
 
 def _name(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Asked to stop: at every boundary, by a key on a real terminal, by signals, by closing the terminal; once and twice."""
+"""Asked to stop: at every boundary, by a key on a real terminal, by signals, by closing the terminal; once, twice."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def boundary(where: Arena, chance: random.Random, number: int) -> None:
 
 def key(where: Arena, chance: random.Random, number: int) -> None:
     """Ctrl+C on a terminal during apply: it reaches the foreground process group, and OpenTofu exactly once."""
-    with where.world(options={"pause": "2", "script": "true"}) as world, Terminal(world, "provision", "demo") as terminal:
+    with (
+        where.world(options={"pause": "2", "script": "true"}) as world,
+        Terminal(world, "provision", "demo") as terminal,
+    ):
         began(world)
         terminal.type("\x03")
         terminal.expect("asked tofu apply to stop")
@@ -178,11 +181,32 @@ def interrupted_once(world: World) -> None:
 
 
 ATTACKS = (
-    Attack("interrupts.boundary", 3, "SIGINT, SIGTERM anywhere in `provision`", "a signal to itself at an enumerated "
-           "boundary", boundary, 8),
+    Attack(
+        "interrupts.boundary",
+        3,
+        "SIGINT, SIGTERM anywhere in `provision`",
+        "a signal to itself at an enumerated boundary",
+        boundary,
+        8,
+    ),
     Attack("interrupts.key", 3, "Ctrl+C during apply", "the key typed on a pseudo terminal", key, 1),
-    Attack("interrupts.signals", 3, "SIGTERM, a closed terminal during apply", "kill; the terminal's end closed", signals, 2),
-    Attack("interrupts.twice", 3, "Ctrl+C twice during an apply that does not heed it", "the key typed twice", twice, 1),
-    Attack("interrupts.ansible", 3, "Ctrl+C, SIGTERM, a closed terminal in a playbook", "the key, kill, the terminal's end "
-           "closed", ansible, 3),
-)  # fmt: skip
+    Attack(
+        "interrupts.signals",
+        3,
+        "SIGTERM, a closed terminal during apply",
+        "kill; the terminal's end closed",
+        signals,
+        2,
+    ),
+    Attack(
+        "interrupts.twice", 3, "Ctrl+C twice during an apply that does not heed it", "the key typed twice", twice, 1
+    ),
+    Attack(
+        "interrupts.ansible",
+        3,
+        "Ctrl+C, SIGTERM, a closed terminal in a playbook",
+        "the key, kill, the terminal's end closed",
+        ansible,
+        3,
+    ),
+)

@@ -99,9 +99,15 @@ def create(where: Arena, chance: random.Random, number: int) -> None:
 
 ATTACKS = (
     Attack(
-        "kills.provision", 1, "kill -9 during `provision`", "SIGKILL to itself at an enumerated boundary; then the same "
-        "command or `destroy`", provision, 8,
+        "kills.provision",
+        1,
+        "kill -9 during `provision`",
+        "SIGKILL to itself at an enumerated boundary; then the same command or `destroy`",
+        provision,
+        8,
     ),
-    Attack("kills.configure", 1, "kill -9 during `configure`", "the same, with real Ansible on a real sshd", configure, 3),
+    Attack(
+        "kills.configure", 1, "kill -9 during `configure`", "the same, with real Ansible on a real sshd", configure, 3
+    ),
     Attack("kills.create", 1, "kill -9 during `create`", "the same", create, 3),
-)  # fmt: skip
+)

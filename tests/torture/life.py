@@ -10,7 +10,14 @@ import signal
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from deployer.environment import Resources
 from deployer.tofu.state import look
@@ -70,7 +77,9 @@ class _Life(RuleBasedStateMachine):
         done = self._run(command, Fault(at, what))
         assert done.code in (0, 1, 3, 130, 143), done
 
-    @rule(command=st.sampled_from(RUNNING), number=st.integers(0, 600), how=st.sampled_from(LASTING), once=st.booleans())
+    @rule(
+        command=st.sampled_from(RUNNING), number=st.integers(0, 600), how=st.sampled_from(LASTING), once=st.booleans()
+    )
     def disk_refuses(self, command: str, number: int, how: tuple[str, tuple[str, ...]], once: bool) -> None:
         at = self.arena.boundary(randomness(6, command), command, number)
         fault = Fault(at, "EAGAIN" if at.kind == "spawn" else how[0], () if once else how[1])
@@ -80,7 +89,7 @@ class _Life(RuleBasedStateMachine):
     @precondition(lambda self: self.world.state() == "created")
     @rule(kill=st.booleans())
     def second_process(self, kill: bool) -> None:
-        """While one makes machines slowly, a second is refused; the first may be killed, and its OpenTofu outlives it."""
+        """While one makes machines slowly, a second is refused; the first may be killed: its OpenTofu outlives it."""
         self.arena.write(self.world, options={"pause": "1"})
         self._count("second process")
         running = self.world.start("provision", "demo", "-f", "demo.yml", "--yes")
@@ -139,6 +148,12 @@ class _Life(RuleBasedStateMachine):
 
 
 ATTACKS = (
-    Attack("life.machine", 1, "any sequence of commands, kills, interrupts, second processes, refusing disks, lost machines",
-           "a hypothesis state machine on a real home", machine, 1),
-)  # fmt: skip
+    Attack(
+        "life.machine",
+        1,
+        "any sequence of commands, kills, interrupts, second processes, refusing disks, lost machines",
+        "a hypothesis state machine on a real home",
+        machine,
+        1,
+    ),
+)

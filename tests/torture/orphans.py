@@ -94,8 +94,16 @@ def _locked(world: World, doing: str, command: str) -> None:
 
 
 ATTACKS = (
-    Attack("orphans.tofu", 2, "OpenTofu outlives a killed `deployer`", "kill -9 during apply; then commands that want the "
-           "lock", tofu, 2),
-    Attack("orphans.ended", 2, "an orphan is ended as the message says", "the command of the message, pasted", ended, 1),
+    Attack(
+        "orphans.tofu",
+        2,
+        "OpenTofu outlives a killed `deployer`",
+        "kill -9 during apply; then commands that want the lock",
+        tofu,
+        2,
+    ),
+    Attack(
+        "orphans.ended", 2, "an orphan is ended as the message says", "the command of the message, pasted", ended, 1
+    ),
     Attack("orphans.ansible", 2, "Ansible outlives a killed `deployer`", "kill -9 during a task", ansible, 1),
-)  # fmt: skip
+)

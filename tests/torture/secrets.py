@@ -33,8 +33,8 @@ PLAYBOOK = """\
       no_log: true
 """
 # Where they may be: what OpenTofu and Ansible need, and the environment's own specification. All of it 0600.
-_KNOWN = ("environment.json", "terraform.tfvars.json", "terraform.tfstate", "terraform.tfstate.backup", "variables.json",
-          "deployer.tfplan")  # fmt: skip
+_KNOWN = ("environment.json", "terraform.tfvars.json", "terraform.tfstate", "terraform.tfstate.backup",
+          "variables.json", "deployer.tfplan")  # fmt: skip
 
 
 @contextmanager
@@ -83,8 +83,8 @@ def canaries(where: Arena, chance: random.Random, number: int) -> None:
                 environ = {"CLOUD_TOKEN": ENVIRONMENT, "TF_VAR_script": script}
                 for argv in (("validate", "-f", "demo.yml"), ("up", "demo.yml", "--yes", "--verbose"), ("plan", "demo"),
                              ("show", "demo", "--output", "json"), ("show", "demo"), ("list", "--output", "json"),
-                             ("logs", "demo"), ("inventory", "demo", "--list"),
-                             ("provision", "demo", "--yes", "--progress", "json", "--from-start", "--verbose")):  # fmt: skip
+                             ("logs", "demo"), ("inventory", "demo", "--list"), ("provision", "demo", "--yes",
+                             "--progress", "json", "--from-start", "--verbose")):  # fmt: skip
                     done = world.real(*argv, environ=environ)
                     assert done.code in (0, 1), done
                     told += [done.out, done.err]
@@ -122,7 +122,11 @@ def hostile(where: Arena, chance: random.Random, number: int) -> None:
     """Words from files, modules and children that would run in a shell or paint a terminal."""
     with where.world(created=False, options={"script": f"printf '%s' '{HOSTILE}' >&2; exit 5"}) as world:
         evil = world.project / f"{HOSTILE.replace('/', '')} x.yml"
-        evil.write_text("- hosts: all\n  gather_facts: false\n  tasks: [{name: \"" + json.dumps(HOSTILE)[1:-1] + "\", raw: 'true'}]\n")
+        evil.write_text(
+            '- hosts: all\n  gather_facts: false\n  tasks: [{name: "'
+            + json.dumps(HOSTILE)[1:-1]
+            + "\", raw: 'true'}]\n"
+        )
         with Terminal(world, "up", "demo.yml") as terminal:
             assert terminal.wait() == 1, terminal.text
         _unpainted(terminal.text)
@@ -142,7 +146,7 @@ def hostile(where: Arena, chance: random.Random, number: int) -> None:
         for name in ("$(touch pwned)", "../x", "\x1b[31m", "a;b"):
             assert world.run("show", name).code == 2
         addresses(where, world)
-        assert not [path for path in world.root.rglob("pwned")]
+        assert not list(world.root.rglob("pwned"))
         destroyed(world)
 
 
@@ -165,10 +169,21 @@ def _unpainted(text: str) -> None:
 
 
 ATTACKS = (
-    Attack("secrets.canaries", 10, "secrets where they do not belong", "five canaries; all command lines in /proc watched; "
-           "every file and every output searched", canaries, 1),
+    Attack(
+        "secrets.canaries",
+        10,
+        "secrets where they do not belong",
+        "five canaries; all command lines in /proc watched; every file and every output searched",
+        canaries,
+        1,
+    ),
     Attack("secrets.modes", 10, "files that others may read", "umask 000", modes, 1),
-    Attack("secrets.hostile", 10, "words that would run or paint", "from the file, the module, its outputs, its children, "
-           "playbooks and names, on a pseudo terminal", hostile, 1),
-)  # fmt: skip
-
+    Attack(
+        "secrets.hostile",
+        10,
+        "words that would run or paint",
+        "from the file, the module, its outputs, its children, playbooks and names, on a pseudo terminal",
+        hostile,
+        1,
+    ),
+)

@@ -121,10 +121,27 @@ def _is_stopped(pid: int) -> bool:
 
 
 ATTACKS = (
-    Attack("timing.suspended", 11, "a suspended computer", "SIGSTOP during apply for longer than its limit, then SIGCONT",
-           suspended, 1),
-    Attack("timing.stopped", 11, "a stopped process holds the lock", "SIGSTOP at an enumerated boundary, then SIGCONT", stopped, 2),
+    Attack(
+        "timing.suspended",
+        11,
+        "a suspended computer",
+        "SIGSTOP during apply for longer than its limit, then SIGCONT",
+        suspended,
+        1,
+    ),
+    Attack(
+        "timing.stopped",
+        11,
+        "a stopped process holds the lock",
+        "SIGSTOP at an enumerated boundary, then SIGCONT",
+        stopped,
+        2,
+    ),
     Attack("timing.limits", 11, "a hung OpenTofu", "an engine that sleeps in one of its commands", limits, 6),
-    Attack("timing.silent", 11, "a silent machine, an endless playbook", "SIGSTOP of sshd; a task that sleeps", silent, 2),
-    Attack("timing.clocks", 11, "a clock set back or far ahead", "times in the file; no wait looks at the clock", clocks, 1),
-)  # fmt: skip
+    Attack(
+        "timing.silent", 11, "a silent machine, an endless playbook", "SIGSTOP of sshd; a task that sleeps", silent, 2
+    ),
+    Attack(
+        "timing.clocks", 11, "a clock set back or far ahead", "times in the file; no wait looks at the clock", clocks, 1
+    ),
+)
