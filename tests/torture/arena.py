@@ -44,7 +44,6 @@ class Attack:
     how: str
     trial: Callable[[Arena, random.Random, int], None]
     slice: int
-    found: str = "nothing"  # what it has found so far, and has been mended
 
     def __str__(self) -> str:
         return self.name

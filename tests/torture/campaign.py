@@ -46,6 +46,21 @@ ATTACKS: tuple[Attack, ...] = tuple(
     )
 )
 
+# What attacks have brought to light since they exist. All of it is mended, and held down by a test of its own.
+FOUND = {
+    "kills.provision": "no host key could be pinned with a key of the user's own",
+    "interrupts.boundary": "Ctrl+C during ssh-keygen was told as an unusable key, during a version check as a missing one",
+    "interrupts.signals": "a closed terminal made 120 of exit code 129",
+    "disks.configure": "a refused first save did not say what exists",
+    "damage.tofu_state": "a folder in place of the state was an internal error; UTF-16 was taken for whole",
+    "damage.errored": "`provision` planned over a state that was not pushed",
+    "destroying.hurried": "a destroy that doubted barred the way out that it advised",
+    "destroying.broken": "a change that cannot be read blocked destroy even when it was mended",
+    "by_hand.recovery": "commands for a folder that was never made; modules left out of addresses",
+    "secrets.modes": "copied modules kept their modes; two folders followed the umask",
+    "life.machine": "a refused unlock was an internal error of a command that had succeeded",
+}
+
 
 @dataclass
 class Book:
@@ -73,7 +88,7 @@ class Book:
         for attack in attacks:
             if self.trials[attack.name]:
                 lost = len(self.losses.get(attack.name, ()))
-                found = (f"**{lost} lost now**; " if lost else "") + attack.found
+                found = (f"**{lost} lost now**; " if lost else "") + FOUND.get(attack.name, "nothing")
                 lines.append(
                     f"| {attack.point} | {attack.fault} | {attack.how} | {self.trials[attack.name]} | {found} |"
                 )
