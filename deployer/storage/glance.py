@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-FACTS = {
+FACTS: dict[str, type] = {
     "state": str, "name": str, "spec": dict, "directory": str, "created_at": str, "changed_at": str, "resources": str,
     "hosts": dict,
 }  # fmt: skip
-FURTHER = {
+FURTHER: dict[str, dict[str, type]] = {
     "created": {},
     **{state: {"progress": dict} for state in ("provisioning", "configuring", "destroying")},
     **{state: {"finished": list} for state in ("provisioned", "configured", "destroyed")},

@@ -79,7 +79,7 @@ def deployer(terminal: Spawn, project: Path, *arguments: str) -> Iterator[pexpec
 def ended(child: pexpect.spawn) -> int:
     child.expect(pexpect.EOF)
     child.wait()
-    return child.exitstatus if child.exitstatus is not None else 128 + child.signalstatus
+    return int(child.exitstatus if child.exitstatus is not None else 128 + child.signalstatus)
 
 
 def test_the_running_step_is_drawn_and_gone_at_the_end(terminal: Spawn) -> None:

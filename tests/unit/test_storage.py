@@ -204,7 +204,9 @@ def test_the_quick_look_knows_the_models_fields() -> None:
     assert set(glance.FURTHER) == set(STATES)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"state": "created"}', '{"state": ["created"]}', "[" * 100_000, "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"state": "created"}', '{"state": ["created"]}', "[" * 100_000, "null"]
+)
 def test_the_quick_look_leaves_what_it_does_not_know_to_the_full_reading(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "environments" / "demo"
     folder.mkdir(parents=True)
