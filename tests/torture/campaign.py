@@ -49,7 +49,7 @@ ATTACKS: tuple[Attack, ...] = tuple(
 # What attacks have brought to light since they exist. All of it is mended, and held down by a test of its own.
 FOUND = {
     "kills.provision": "no host key could be pinned with a key of the user's own",
-    "interrupts.boundary": "Ctrl+C during ssh-keygen was told as an unusable key, during a version check as a missing one",
+    "interrupts.boundary": "Ctrl+C during ssh-keygen was told as a useless key, a version check as a missing tool",
     "interrupts.signals": "a closed terminal made 120 of exit code 129",
     "disks.configure": "a refused first save did not say what exists",
     "damage.tofu_state": "a folder in place of the state was an internal error; UTF-16 was taken for whole",

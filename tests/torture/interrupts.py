@@ -113,7 +113,7 @@ sys.exit(child.wait())
 
 def twice(where: Arena, chance: random.Random, number: int) -> None:
     """Two Ctrl+C during an apply that does not heed the first."""
-    with where.world(options={"pause": "20"}) as world:
+    with where.world(options={"pause": "8"}) as world:
         engine = world.root / "bin" / "tofu-stubborn"
         engine.write_text(STUBBORN.format(python=sys.executable, engine=world.environ["DEPLOYER_TOFU"]))
         engine.chmod(0o700)
@@ -187,7 +187,7 @@ ATTACKS = (
         "SIGINT, SIGTERM anywhere in `provision`",
         "a signal to itself at an enumerated boundary",
         boundary,
-        8,
+        6,
     ),
     Attack("interrupts.key", 3, "Ctrl+C during apply", "the key typed on a pseudo terminal", key, 1),
     Attack(

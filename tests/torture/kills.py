@@ -104,7 +104,7 @@ ATTACKS = (
         "kill -9 during `provision`",
         "SIGKILL to itself at an enumerated boundary; then the same command or `destroy`",
         provision,
-        8,
+        6,
     ),
     Attack(
         "kills.configure", 1, "kill -9 during `configure`", "the same, with real Ansible on a real sshd", configure, 3
