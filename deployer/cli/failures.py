@@ -54,14 +54,10 @@ def _defect(error: BaseException, options: Options) -> DeployerError:
         click.echo(story, err=True)
     else:
         where = "could not be written"
-        with (
-            suppress(OSError),
-            tempfile.NamedTemporaryFile(
-                "w", prefix="deployer-error-", suffix=".log", delete=False, errors="backslashreplace"
-            ) as file,
-        ):
-            file.write(story)
-            where = file.name
+        with suppress(OSError):
+            descriptor, where = tempfile.mkstemp(".log", "deployer-error-")
+            with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(story)
     return DeployerError(
         "internal error: a defect of deployer itself",
         detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {where}",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deployer import events
-from deployer.cli.progress import Plain, line_of
+from deployer.cli.progress import Renderer, line_of
 from deployer.cli.text import BOLD, DIM, GREEN, RED, YELLOW, clip, duration, may_colour, paint, whole, write
 
 _ERASE = "\r\x1b[2K"
 _SPINNER = "|/-\\"
 
 
-class Live(Plain):
+class Live(Renderer):
     """Draws from the events it is given; the line is always shorter than the terminal, whatever that has become."""
 
     _drawn = False
@@ -70,7 +70,7 @@ class Live(Plain):
 
     def _say(self, line: str) -> None:
         self._erase()
-        write(self._stream, line + "\n")
+        super()._say(line)
 
     def _erase(self) -> None:
         if self._drawn:

@@ -35,11 +35,8 @@ _SHOW = "deployer show demo\ndeployer show demo --refresh     # compared with wh
 @command(NAME, _REFRESH, example=_SHOW)
 def show(options: Options, name: str, refresh: bool) -> None:
     """Show everything about an environment, and what to type next."""
-    if refresh:
-        with working(options) as work:
-            overview = work.deployer.show(name, refresh=True).as_dict()
-    else:
-        overview = reading(options).show(name).as_dict()
+    with working(options) as work:
+        overview = work.deployer.show(name, refresh=refresh).as_dict()
     emit(options, show_text(overview), overview)
 
 

@@ -25,10 +25,21 @@ _TOLD = ("changed", "failed", "unreachable")  # of a task
 
 
 class Renderer:
-    """Shows nothing: what `--progress none` asks for. The others show something of each event, from any thread."""
+    """Hears events from any thread. This one shows nothing, as `--progress none` asks; the others say what they do."""
+
+    def __init__(self, stream: IO[str], *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._verbose = verbose
+        self._clock = clock
+        self._activity = Activity()
+        self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
-        """Shows an event."""
+        with self._lock:
+            line = self._line(event)  # before the activity forgets the step that has ended
+            self._activity.apply(event, self._clock())
+            if line:
+                self._say(line)
 
     def tick(self) -> None:
         """Shows that time passes; called several times a second."""
@@ -36,6 +47,12 @@ class Renderer:
     def paused(self) -> AbstractContextManager[None]:
         """While it lasts the terminal belongs to a question."""
         return contextlib.nullcontext()
+
+    def _line(self, event: events.Event) -> str:
+        return ""
+
+    def _say(self, line: str) -> None:
+        write(self._stream, line + "\n")
 
 
 @contextmanager
@@ -60,15 +77,12 @@ def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
 
 
 def _renderer(options: Options, stream: IO[str]) -> Renderer:
-    if options.progress == "none":
-        return Renderer()
-    if options.progress == "json":
-        return _JsonLines(stream, verbose=options.verbose)
+    kind: type[Renderer] = {"none": Renderer, "json": _JsonLines}.get(options.progress, Plain)
     if options.progress == "auto" and is_terminal(stream):
         from deployer.cli.live import Live
 
-        return Live(stream, verbose=options.verbose)
-    return Plain(stream, verbose=options.verbose)
+        kind = Live
+    return kind(stream, verbose=options.verbose)
 
 
 def line_of(event: events.Event, *, verbose: bool) -> str:
@@ -92,20 +106,7 @@ def line_of(event: events.Event, *, verbose: bool) -> str:
 class Plain(Renderer):
     """Lines that can be searched: `[3/8] tofu_plan: done in 1.2 s (2 to add)`. A beat after ten seconds of silence."""
 
-    def __init__(self, stream: IO[str], *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._verbose = verbose
-        self._clock = clock
-        self._activity = Activity()
-        self._lock = threading.Lock()
-        self._last = clock()
-
-    def __call__(self, event: events.Event) -> None:
-        with self._lock:
-            line = self._line(event)  # before the activity forgets the step that has ended
-            self._activity.apply(event, self._clock())
-            if line:
-                self._say(line)
+    _last = 0.0  # when something was said; a step begins with a line
 
     def tick(self) -> None:
         with self._lock:
@@ -142,16 +143,10 @@ class Plain(Renderer):
 
     def _say(self, line: str) -> None:
         self._last = self._clock()
-        write(self._stream, clip(line.rstrip(), _LONGEST) + "\n")
+        super()._say(clip(line.rstrip(), _LONGEST))
 
 
 class _JsonLines(Renderer):
-    def __init__(self, stream: IO[str], *, verbose: bool) -> None:
-        self._stream = stream
-        self._verbose = verbose
-        self._lock = threading.Lock()
-
-    def __call__(self, event: events.Event) -> None:
-        if self._verbose or not isinstance(event, events.Output):
-            with self._lock:
-                write(self._stream, json.dumps(event.as_dict(), default=str) + "\n")
+    def _line(self, event: events.Event) -> str:
+        shown = self._verbose or not isinstance(event, events.Output)
+        return json.dumps(event.as_dict(), default=str) if shown else ""
