@@ -55,7 +55,7 @@ def unpushed(folder: EnvironmentFolder, name: str) -> StepFailed | None:
     if errored is None:
         return None
     # OpenTofu does not push over a file that it cannot read.
-    aside = "" if state.condition in ("whole", "remote") else "mv terraform.tfstate terraform.tfstate.torn; "
+    aside = "mv terraform.tfstate terraform.tfstate.torn && " if state.condition in ("empty", "damaged") else ""
     return StepFailed(
         f"OpenTofu could not save its state and left it in {errored}",
         kind=FailureKind.TOFU,

@@ -28,6 +28,8 @@ def truth_after_kill(world: World, done: Done) -> None:
     nothing_forgotten(world, done)
     environment = world.saved()
     began = [STEP_OF[child] for child in done.spawned if child in STEP_OF]
+    if done.argv[0] == "destroy":
+        began = began and ["tofu_destroy"]
     if began and environment is not None:
         progress = getattr(environment, "progress", None)
         finished = [step.name for step in getattr(environment, "finished", ())]
@@ -57,7 +59,7 @@ def _destroy(where: Arena, world: World, number: int) -> None:
     if done.code == -9:  # a destroy of little has fewer boundaries
         where.counts["kills.destroy"] += 1
         truth_after_kill(world, done)
-    else:
+    elif done.code != 1:  # it may doubt, and then `destroyed` follows its advice
         ok(done)
     destroyed(world)
 
