@@ -16,14 +16,14 @@ PLAYBOOK = """\
   gather_facts: false
   tasks:
     - name: Sleep
-      raw: "echo > {place}; sleep 3"
+      raw: "echo > {place}; sleep 6"
     - name: The end
       raw: "echo > {place}-end"
 """
 
 
 def tofu(where: Arena, chance: random.Random, number: int) -> None:
-    with where.world(options={"pause": "3"}) as world:
+    with where.world(options={"pause": "6"}) as world:
         running = world.start("provision", "demo")
         began(world)
         running.send(signal.SIGKILL)
