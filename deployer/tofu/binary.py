@@ -33,48 +33,31 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
 def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine:
     """DEPLOYER_TOFU, else `tofu` on PATH, else the one that `deployer doctor --install` put into the cache.
 
-    Raises ToolMissing where there is none, or where it is older than 1.6.
+    Raises ToolMissing where there is none that works, or where it is older than 1.6.
     """
     named = environ.get("DEPLOYER_TOFU")
     candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
-    found = [Path(path) for c in candidates if (path := shutil.which(c, path=environ.get("PATH")))]
-    if not found:
-        raise ToolMissing(
-            f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed",
-            detail="deployer makes machines with OpenTofu 1.6 or newer",
-            help="deployer doctor --install",
-        )
-    complaint = ToolMissing("OpenTofu cannot be used")
-    for binary in found:  # an old or broken one on PATH does not hide a good one in the cache
+    complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
+    for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
         try:
-            version = engine_version(binary, interrupts=interrupts)
-        except ToolMissing as error:
+            return _engine(Path(path).absolute(), interrupts)
+        except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
             complaint = error
-            continue
-        if _parts(version) >= OLDEST:
-            return Engine(binary.absolute(), version)
-        complaint = ToolMissing(
-            f"{binary} is version {version}, which is too old",
-            detail="deployer needs OpenTofu 1.6 or newer",
-            help="deployer doctor --install",
-        )
     raise complaint
 
 
-def engine_version(path: Path, *, interrupts: Interrupts) -> str:
-    """What `version -json` says. Raises ToolMissing where the program cannot be run or says nothing usable."""
+def _engine(path: Path, interrupts: Interrupts) -> Engine:
     env = {**os.environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
     request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
     try:
         _, text = capture(request, interrupts=interrupts)
-        return str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
+        version = str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ToolMissing(
-            f"{path} does not say its version",
-            detail=f"`{path.name} version -json` gave nothing usable ({type(error).__name__})",
-            help="deployer doctor --install",
-        ) from error
+        raise _unusable(f"`{path} version -json` says no version") from error
+    if tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit()) < OLDEST:
+        raise _unusable(f"{path} is version {version}, which is too old")
+    return Engine(path, version)
 
 
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit())
+def _unusable(problem: str) -> ToolMissing:
+    return ToolMissing(problem, detail="deployer needs OpenTofu 1.6 or newer", help="deployer doctor --install")

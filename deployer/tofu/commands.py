@@ -13,40 +13,37 @@ from python_terraform import IsFlagged, Terraform
 _NOWHERE = "/dev/null/no-state-here"
 
 
+_JSON = {"json": IsFlagged, "input": False}
+
+
 class Commands:
     """argv builders for one binary. `lock_timeout` is in seconds: how long to wait for OpenTofu's own state lock."""
 
     def __init__(self, binary: Path, *, lock_timeout: int) -> None:
-        self._build = Terraform(working_dir=_NOWHERE, terraform_bin_path=str(binary)).generate_cmd_string
-        self._lock_timeout = f"{lock_timeout}s"
+        self._terraform = Terraform(working_dir=_NOWHERE, terraform_bin_path=str(binary))
+        self._wait = f"{lock_timeout}s"
 
     def init(self) -> tuple[str, ...]:
         # Never -json: OpenTofu has it since 1.9 only.
-        return tuple(self._build("init", input=False, no_color=IsFlagged))
+        return self._argv("init", input=False, no_color=IsFlagged)
 
     def validate(self) -> tuple[str, ...]:
-        return tuple(self._build("validate", json=IsFlagged))
+        return self._argv("validate", json=IsFlagged)
 
     def plan(self, out: Path | None, *, lock: bool = True, refresh_only: bool = False) -> tuple[str, ...]:
-        options = {"json": IsFlagged, "input": False, "detailed_exitcode": IsFlagged}
-        options |= {"lock_timeout": self._lock_timeout} if lock else {"lock": False}
-        if out is not None:
-            options["out"] = str(out)
-        if refresh_only:
-            options["refresh_only"] = IsFlagged
-        return tuple(self._build("plan", **options))
+        locking = {"lock_timeout": self._wait} if lock else {"lock": False}
+        refresh = IsFlagged if refresh_only else None
+        return self._argv("plan", **_JSON, detailed_exitcode=IsFlagged, **locking, out=out, refresh_only=refresh)
 
     def apply(self, plan: Path) -> tuple[str, ...]:
-        return tuple(self._build("apply", str(plan), json=IsFlagged, input=False, lock_timeout=self._lock_timeout))
+        return self._argv("apply", str(plan), **_JSON, lock_timeout=self._wait)
 
     def output(self) -> tuple[str, ...]:
-        return tuple(self._build("output", json=IsFlagged))
+        return self._argv("output", json=IsFlagged)
 
     def destroy(self) -> tuple[str, ...]:
         # Not python-terraform's own destroy(): it passes -force, which no longer exists.
-        return tuple(
-            self._build("destroy", json=IsFlagged, input=False, auto_approve=IsFlagged, lock_timeout=self._lock_timeout)
-        )
+        return self._argv("destroy", **_JSON, auto_approve=IsFlagged, lock_timeout=self._wait)
 
-    def state_list(self) -> tuple[str, ...]:
-        return tuple(self._build("state list"))
+    def _argv(self, command: str, *arguments: str, **options: object) -> tuple[str, ...]:
+        return tuple(self._terraform.generate_cmd_string(command, *arguments, **options))

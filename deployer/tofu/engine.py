@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, Output, Report, printable
-from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
+from deployer.process import Interrupts, OnLine, Outcome, Register, Request, Stream, run
 from deployer.tofu.commands import Commands
 from deployer.tofu.state import locked_by
-from deployer.tofu.stream import Change, Decoder, Plan, decode_diagnostic, diagnosed, one_line
+from deployer.tofu.stream import Change, Decoder, Plan, one_line
 
 # Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
 LOCK_TIMEOUT = 120
@@ -33,36 +34,24 @@ def tofu_environment(environ: Mapping[str, str], plugin_cache: Path) -> dict[str
     return env
 
 
+@dataclass(frozen=True)
 class Tofu:
-    """One binary, working in one folder."""
+    """One binary, working in one folder. Its commands raise StepFailed, and Interrupted where they were stopped."""
 
-    def __init__(
-        self,
-        binary: Path,
-        folder: Path,
-        *,
-        env: Mapping[str, str],
-        limits: Timeouts,
-        interrupts: Interrupts,
-        report: Report,
-        register: Register | None,
-    ) -> None:
-        self.folder = folder
-        self._commands = Commands(binary, lock_timeout=LOCK_TIMEOUT)
-        self._env = env
-        self._limits = limits
-        self._interrupts = interrupts
-        self._report = report
-        self._register = register
+    binary: Path
+    folder: Path
+    _: KW_ONLY
+    env: Mapping[str, str] = field(repr=False)  # may hold secrets
+    limits: Timeouts
+    interrupts: Interrupts
+    report: Report
+    register: Register | None
 
     def init(self) -> None:
         """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
-        outcome, text = self._plain("init", self._commands.init(), self._limits.init)
+        outcome, text = self._plain("init", self._commands.init(), self.limits.init)
         if outcome.returncode != 0:
-            diagnosis = self._diagnose()
-            raise diagnosis or StepFailed(
-                "OpenTofu failed to initialise", kind=FailureKind.TOFU, detail=_last_words(outcome, text)
-            )
+            raise self._diagnose() or _failed("initialise", outcome, text)
 
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
@@ -70,76 +59,63 @@ class Tofu:
             raise failure
 
     def plan(self, out: Path | None = None, *, lock: bool = True) -> Plan:
-        """What an apply would do; saved to `out` where given. Raises StepFailed."""
-        decoder, outcome = self._streamed("plan", self._commands.plan(out, lock=lock), self._limits.plan)
-        if outcome.returncode not in (0, 2):
-            raise decoder.failure("plan", _last_words(outcome))
+        """What an apply would do; saved to `out` where given."""
+        argv = self._commands.plan(out, lock=lock)
+        decoder, code = self._streamed("plan", argv, self.limits.plan, fine=(0, 2))
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
-        return Plan(tuple(decoder.planned)) if decoder.planned or outcome.returncode == 0 else _OUTPUTS_CHANGE
+        return Plan(tuple(decoder.planned)) if decoder.planned or code == 0 else _OUTPUTS_CHANGE
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Changes nothing."""
         argv = self._commands.plan(None, lock=False, refresh_only=True)
-        decoder, outcome = self._streamed("look", argv, self._limits.plan)
-        if outcome.returncode not in (0, 2):
-            raise decoder.failure("compare with reality", _last_words(outcome))
-        return tuple(decoder.drift)
+        return tuple(self._streamed("refresh", argv, self.limits.plan, fine=(0, 2))[0].drift)
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
-        """Applies a saved plan and returns what was done. Raises StepFailed; part of it may be done then."""
-        decoder, outcome = self._streamed("apply", self._commands.apply(plan), self._limits.apply)
-        if outcome.returncode != 0:
-            raise decoder.failure("apply", _last_words(outcome))
-        return tuple(decoder.applied)
+        """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
+        return tuple(self._streamed("apply", self._commands.apply(plan), self.limits.apply)[0].applied)
 
     def destroy(self) -> tuple[Change, ...]:
-        """Takes everything away that the state knows. Raises StepFailed; the rest is still in the state then."""
-        decoder, outcome = self._streamed("destroy", self._commands.destroy(), self._limits.destroy)
-        if outcome.returncode != 0:
-            raise decoder.failure("destroy", _last_words(outcome))
-        return tuple(decoder.applied)
+        """Takes everything away that the state knows. Where it fails, the rest is still in the state."""
+        return tuple(self._streamed("destroy", self._commands.destroy(), self.limits.destroy)[0].applied)
 
     def outputs(self) -> dict[str, Any]:
-        """The values of the root module's outputs. Raises StepFailed. Sensitive ones are in clear: never print them."""
-        outcome, text = self._plain("output", self._commands.output(), self._limits.plan, quiet=True)
-        try:
-            if outcome.returncode == 0:
-                return {name: output["value"] for name, output in json.loads(text).items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            pass
-        raise StepFailed("OpenTofu gave no outputs", kind=FailureKind.TOFU, detail=_last_words(outcome))
-
-    def resources(self) -> tuple[str, ...]:
-        """Addresses of what the state knows. Raises StepFailed."""
-        outcome, text = self._plain("state list", self._commands.state_list(), self._limits.plan, quiet=True)
+        """The values of the root module's outputs. Sensitive ones are in clear: never print them."""
+        outcome, text = self._plain("output", self._commands.output(), self.limits.plan, quiet=True)
         if outcome.returncode != 0:
-            raise StepFailed("OpenTofu cannot read its state", kind=FailureKind.TOFU, detail=_last_words(outcome))
-        return tuple(printable(line) for line in text.splitlines() if line)
+            raise _failed("give its outputs", outcome)
+        return {name: output["value"] for name, output in json.loads(text).items()}
+
+    @property
+    def _commands(self) -> Commands:
+        return Commands(self.binary, lock_timeout=LOCK_TIMEOUT)
 
     def _diagnose(self) -> StepFailed | None:
-        outcome, text = self._plain("validate", self._commands.validate(), self._limits.plan, quiet=True)
+        outcome, text = self._plain("validate", self._commands.validate(), self.limits.plan, quiet=True)
+        decoder = Decoder()
         try:
-            found = [decode_diagnostic(d) for d in json.loads(text)["diagnostics"]]
+            warnings = [event for found in json.loads(text)["diagnostics"] for event in decoder.diagnose(found)]
         except (ValueError, TypeError, KeyError, AttributeError):
-            return StepFailed("OpenTofu failed to validate", kind=FailureKind.TOFU, detail=_last_words(outcome))
-        for warning in (d for d in found if d.severity == "warning"):
-            self._report(Notice(message=f"OpenTofu warns: {warning.line}", level="warning"))
-        errors = [d for d in found if d.severity == "error"]
-        for error in errors:  # validate is quiet, and the message below says that the log has them all
-            self._report(_output(f"error: {error.line}"))
-        return diagnosed(errors, "validate the module", "") if errors else None
+            return _failed("validate", outcome)
+        # validate is quiet, and the failure says that the log has all errors.
+        for event in (*warnings, *(_output(f"error: {error.line}") for error in decoder.errors)):
+            self.report(event)
+        return decoder.failure("validate the module", "") if decoder.errors else None
 
-    def _streamed(self, name: str, argv: tuple[str, ...], limit: float) -> tuple[Decoder, Outcome]:
+    def _streamed(
+        self, name: str, argv: tuple[str, ...], limit: float, *, fine: tuple[int, ...] = (0,)
+    ) -> tuple[Decoder, int]:
         decoder = Decoder()
 
         def on_line(stream: Stream, text: str) -> None:
             for event in decoder.line(text) if stream == "stdout" else (_output(text),):
-                self._report(event)
+                self.report(event)
 
         if holder := locked_by(self.folder):
-            message = f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it"
-            self._report(Notice(message=message, level="warning"))
-        return decoder, self._run(name, argv, limit, on_line)
+            self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
+        outcome = self._run(name, argv, limit, on_line)
+        if outcome.returncode not in fine:
+            raise decoder.failure(name, _last_words(outcome))
+        return decoder, outcome.returncode
 
     def _plain(self, name: str, argv: tuple[str, ...], limit: float, *, quiet: bool = False) -> tuple[Outcome, str]:
         lines: list[str] = []
@@ -148,34 +124,32 @@ class Tofu:
             if stream == "stdout":
                 lines.append(text)
             if stream == "stderr" or not quiet:  # outputs may be secret
-                self._report(_output(text))
+                self.report(_output(text))
 
         return self._run(name, argv, limit, on_line), "\n".join(lines)
 
-    def _run(self, name: str, argv: tuple[str, ...], limit: float, on_line: Any) -> Outcome:
+    def _run(self, name: str, argv: tuple[str, ...], limit: float, on_line: OnLine) -> Outcome:
         doing = f"tofu {name}"
 
         def stopping(level: int, seconds: float) -> None:
-            self._report(Notice(message=_STOPPING[level].format(doing=doing, seconds=round(seconds)), level="warning"))
+            self._warn(_STOPPING[level].format(doing=doing, seconds=round(seconds)))
 
-        request = Request(argv=argv, doing=doing, cwd=self.folder, env=self._env, timeout=limit, grace=_GRACE)
+        request = Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE)
         outcome = run(
-            request, interrupts=self._interrupts, on_line=on_line, register=self._register, on_stopping=stopping
+            request, interrupts=self.interrupts, on_line=on_line, register=self.register, on_stopping=stopping
         )
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
-            raise Interrupted(
-                f"interrupted by {self._interrupts.signum.name} during {doing}",
-                signum=self._interrupts.signum,
-                detail=f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s",
-            )
+            signum = self.interrupts.signum
+            detail = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"
+            raise Interrupted(f"interrupted by {signum.name} during {doing}", signum=signum, detail=detail)
         if outcome.timed_out:
-            raise StepFailed(
-                f"{doing} took longer than {limit:.0f} s",
-                kind=FailureKind.TIMEOUT,
-                detail=f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order",
-            )
+            detail = f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order"
+            raise StepFailed(f"{doing} took longer than {limit:.0f} s", kind=FailureKind.TIMEOUT, detail=detail)
         return outcome
+
+    def _warn(self, message: str) -> None:
+        self.report(Notice(message=message, level="warning"))
 
 
 _OUTPUTS_CHANGE = Plan((Change("outputs", "change"),))
@@ -191,11 +165,11 @@ def _output(text: str) -> Output:
     return Output(source="tofu", line=printable(text))
 
 
+def _failed(doing: str, outcome: Outcome, text: str = "") -> StepFailed:
+    return StepFailed(f"OpenTofu failed to {doing}", kind=FailureKind.TOFU, detail=_last_words(outcome, text))
+
+
 def _last_words(outcome: Outcome, text: str = "") -> str:
     said = [line for line in outcome.tail if line.strip()] or [line for line in text.splitlines() if line.strip()]
-    words = one_line(" ".join(_framed(line) for line in said[-6:]))
+    words = one_line(" ".join(line.strip().strip("│╷╵").strip() for line in said[-6:]))
     return words or f"it ended with code {outcome.returncode} and said nothing"
-
-
-def _framed(line: str) -> str:
-    return line.strip().strip("│╷╵").strip()

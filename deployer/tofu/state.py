@@ -8,7 +8,7 @@ import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from deployer.events import printable
 
@@ -34,10 +34,9 @@ class LocalState:
 
 def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
-    errored = folder / "errored.tfstate"
-    condition, resources = _condition(folder)
     interrupted = (folder / _NOTE).exists() and _lock_holder(folder) is None
-    return LocalState(condition, resources, interrupted, errored if errored.exists() else None)
+    errored = folder / "errored.tfstate"
+    return LocalState(*_condition(folder), interrupted, errored if errored.exists() else None)
 
 
 def locked_by(folder: Path) -> str:
@@ -49,59 +48,54 @@ def locked_by(folder: Path) -> str:
 def _lock_holder(folder: Path) -> int | None:
     # OpenTofu locks its local state with fcntl(2), which can be asked who holds it without taking it.
     linux = sys.platform == "linux"
-    layout = "hhqqi" if linux else "qqihh"  # struct flock: type, whence, start, len, pid; on macOS the other way round
-    ask = (fcntl.F_WRLCK, 0, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, 0)
+    # struct flock: type, whence, start, len, pid; on macOS start, len, pid, type, whence.
+    layout, kind, pid = ("hhqqi", 0, 4) if linux else ("qqihh", 3, 2)
+    ask = [0] * 5
+    ask[kind] = fcntl.F_WRLCK
     try:
         with (folder / "terraform.tfstate").open("rb") as file:
             answer = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *ask)))
     except OSError:
         return None
-    kind, pid = (answer[0], answer[4]) if linux else (answer[3], answer[2])
-    return None if kind == fcntl.F_UNLCK else int(pid)
+    return None if answer[kind] == fcntl.F_UNLCK else int(answer[pid])
 
 
 def _note(folder: Path) -> str:
     # Only a note: it may stay after a kill, and says nothing of whether the lock is held.
     try:
-        note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+        note = _json(folder / _NOTE)
         return printable(f"{note['Who']} ({note['Operation']}, since {note['Created'][:19]}Z)")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (TypeError, KeyError):
         return "which left no readable note"
 
 
 def _condition(folder: Path) -> tuple[Condition, tuple[str, ...]]:
-    if _has_backend(folder):
-        return "remote", ()
+    # OpenTofu notes a configured backend here at init; without one there is no such file.
+    match _json(folder / ".terraform" / "terraform.tfstate"):
+        case {"backend": {"type": str(kind)}} if kind:
+            return "remote", ()
+        case _:
+            pass
     try:
-        data = (folder / "terraform.tfstate").read_bytes()
+        text = (folder / "terraform.tfstate").read_text(encoding="utf-8")  # OpenTofu reads no other encoding
+        if not text.strip():
+            return "empty", ()
+        managed = [r for r in json.loads(text)["resources"] if r.get("mode") == "managed"]
+        return "whole", tuple(_address(r, i) for r in managed for i in r.get("instances", []))
     except FileNotFoundError:
         return "absent", ()
-    except OSError:  # a folder, or a disk that does not give it out: nothing that OpenTofu could work with
+    # With OSError it is a folder, or on a disk that does not give it out: nothing that OpenTofu could work with.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "damaged", ()
-    if not data.strip():
-        return "empty", ()
-    try:
-        state = json.loads(data.decode("utf-8"))  # OpenTofu reads no other encoding, and json guesses some
-        addresses = tuple(
-            f"{r['type']}.{r['name']}{_index(i)}"
-            for r in state["resources"]
-            if r.get("mode") == "managed"
-            for i in r.get("instances", [])
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "damaged", ()
-    return "whole", addresses
 
 
-def _index(instance: dict[str, object]) -> str:
+def _address(resource: dict[str, object], instance: dict[str, object]) -> str:
     key = instance.get("index_key")
-    return "" if key is None else f"[{json.dumps(key)}]"
+    return f"{resource['type']}.{resource['name']}" + ("" if key is None else f"[{json.dumps(key)}]")
 
 
-def _has_backend(folder: Path) -> bool:
-    # OpenTofu notes a configured backend here at init; without one there is no such file.
+def _json(path: Path) -> Any:
     try:
-        noted = json.loads((folder / ".terraform" / "terraform.tfstate").read_text(encoding="utf-8"))
-        return bool(noted.get("backend", {}).get("type"))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress, printable
 
-_STATUS = {
-    "apply_start": "start",
-    "apply_progress": "progress",
-    "apply_complete": "done",
-    "apply_errored": "failed",
-}
+_STATUS = {"apply_start": "start", "apply_progress": "progress", "apply_complete": "done", "apply_errored": "failed"}
 _FOR_EVER = 1e9  # seconds; no number beyond it is a duration
 
 
@@ -39,9 +34,7 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        count: dict[str, int] = defaultdict(int)
-        for change in self.changes:
-            count[change.action] += 1
+        count = Counter(change.action for change in self.changes)
         return ", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "nothing to do"
 
 
@@ -49,16 +42,13 @@ class Plan:
 class Diagnostic:
     """An error or warning of OpenTofu's, with the resource's address and the place in the configuration."""
 
-    severity: str
-    summary: str
-    detail: str
+    text: str
     address: str
-    place: str  # file:line
+    place: str  # " (file:line)", or nothing
 
     @property
     def line(self) -> str:
-        where = f" ({self.place})" if self.place else ""
-        return one_line(f"{self.summary}: {self.detail}" if self.detail else self.summary) + where
+        return self.text + self.place
 
 
 @dataclass
@@ -67,11 +57,11 @@ class Decoder:
 
     planned: list[Change] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
-    diagnostics: list[Diagnostic] = field(default_factory=list)
+    errors: list[Diagnostic] = field(default_factory=list)
     applied: list[Change] = field(default_factory=list)
     _announced: set[str] = field(default_factory=set)
     # What provisioners printed, by resource: the cause of a failed local-exec in its own words.
-    _said: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=6)))
+    _said: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=3)))
 
     def line(self, text: str) -> tuple[Event, ...]:
         """The events of one line of stdout. Raises StepFailed where the format has an unknown major version."""
@@ -81,22 +71,43 @@ class Decoder:
             data = None
         if not isinstance(data, dict):
             return (Output(source="tofu", line=printable(text)),) if text.strip() else ()
-        output = Output(source="tofu", line=printable(str(data.get("@message", ""))))
+        output = Output(source="tofu", line=_text(data, "@message"))
         return (output, *self._events(data))
+
+    def diagnose(self, data: dict[str, Any]) -> tuple[Event, ...]:
+        """The events of one diagnostic."""
+        diagnostic = decode_diagnostic(data)
+        if data.get("severity", "error") != "error":
+            return (Notice(message=f"OpenTofu warns: {diagnostic.line}", level="warning"),)
+        self.errors.append(diagnostic)
+        return ()
+
+    def failure(self, doing: str, fallback: str) -> StepFailed:
+        """The first error as our own, the others counted; `fallback` is the cause where OpenTofu named none."""
+        if not self.errors:
+            return StepFailed(f"OpenTofu failed to {doing}", kind=FailureKind.TOFU, detail=one_line(fallback))
+        first, *others = self.errors
+        # A provisioner's diagnostic repeats the whole command; what the program said itself is the better cause.
+        cause = one_line(" / ".join(self._said.get(first.address, ()))) or first.text
+        more = f" (and {len(others)} more, see the log)" if others else ""
+        subject = f" at {first.address}" if first.address else ""
+        detail = cause + first.place + more
+        return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=detail)
 
     def _events(self, data: dict[str, Any]) -> tuple[Event, ...]:
         kind = str(data.get("type"))
-        hook = _table(data, "hook")
-        change = _table(data, "change")
-        address = printable(str((_table(hook, "resource") or _table(change, "resource")).get("addr", "")))
+        hook, change = _table(data, "hook"), _table(data, "change")
+        address = _text(_table(hook, "resource") or _table(change, "resource"), "addr")
+        action = _text(hook or change, "action")
         if kind == "version":
-            _check_ui(str(data.get("ui", "")))
-        elif kind == "planned_change" and change.get("action") != "noop":
-            self.planned.append(Change(address, printable(str(change.get("action")))))
+            if not _text(data, "ui").startswith("1."):
+                detail = f"its -json output is version {_text(data, 'ui')!r}; version 1 is understood"
+                raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
+        elif kind == "planned_change" and action != "noop":
+            self.planned.append(Change(address, action))
         elif kind == "resource_drift":
-            self.drift.append(Change(address, printable(str(change.get("action")))))
+            self.drift.append(Change(address, action))
         elif kind in _STATUS:
-            action = printable(str(hook.get("action", "")))
             if kind == "apply_complete":
                 self.applied.append(Change(address, action))
             seconds = hook.get("elapsed_seconds")
@@ -105,50 +116,24 @@ class Decoder:
         elif kind == "provision_start":
             self._announced.add(address)
         elif kind == "provision_progress":
-            said = printable(str(hook.get("output", ""))).strip()
+            said = _text(hook, "output").strip()
             if address in self._announced:  # the first line of a provisioner is OpenTofu's, repeating the command
                 self._announced.discard(address)
             elif said:
                 self._said[address].append(said)
                 return (ResourceProgress(address=address, action="", status="says", message=said),)
         elif kind == "diagnostic":
-            diagnostic = decode_diagnostic(_table(data, "diagnostic"))
-            self.diagnostics.append(diagnostic)
-            if diagnostic.severity == "warning":
-                return (Notice(message=f"OpenTofu warns: {diagnostic.line}", level="warning"),)
+            return self.diagnose(_table(data, "diagnostic"))
         return ()
-
-    def failure(self, doing: str, fallback: str) -> StepFailed:
-        """The first error as our own; `fallback` is the cause where OpenTofu named none."""
-        return diagnosed(self.diagnostics, doing, fallback, said={k: tuple(v) for k, v in self._said.items()})
-
-
-def diagnosed(
-    diagnostics: list[Diagnostic], doing: str, fallback: str, *, said: dict[str, tuple[str, ...]] | None = None
-) -> StepFailed:
-    """OpenTofu's errors as one StepFailed: the first is the cause, the others are counted and in the log."""
-    errors = [d for d in diagnostics if d.severity == "error"]
-    if not errors:
-        return StepFailed(f"OpenTofu failed to {doing}", kind=FailureKind.TOFU, detail=one_line(fallback))
-    first = errors[0]
-    words = (said or {}).get(first.address, ())
-    where = f" ({first.place})" if first.place else ""
-    # A provisioner's diagnostic repeats the whole command; what the program said itself is the better cause.
-    cause = one_line(" / ".join(words[-3:])) + where if words else first.line
-    others = f" (and {len(errors) - 1} more, see the log)" if len(errors) > 1 else ""
-    subject = f" at {first.address}" if first.address else ""
-    return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=cause + others)
 
 
 def decode_diagnostic(data: dict[str, Any]) -> Diagnostic:
     place = _table(data, "range")
-    where = [str(part) for part in (place.get("filename"), _table(place, "start").get("line")) if part]
+    where = ":".join(filter(None, (_text(place, "filename"), _text(_table(place, "start"), "line"))))
     return Diagnostic(
-        severity=str(data.get("severity", "error")),
-        summary=printable(str(data.get("summary", ""))),
-        detail=printable(str(data.get("detail", ""))),
-        address=printable(str(data.get("address", ""))),
-        place=printable(":".join(where)) if place.get("filename") else "",
+        text=one_line(": ".join(filter(None, (_text(data, "summary"), _text(data, "detail"))))),
+        address=_text(data, "address"),
+        place=f" ({where})" if place.get("filename") else "",
     )
 
 
@@ -162,10 +147,5 @@ def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _check_ui(version: str) -> None:
-    if version.partition(".")[0] != "1":
-        raise StepFailed(
-            "this OpenTofu speaks a format that deployer does not know",
-            kind=FailureKind.TOOL,
-            detail=f"its -json output is version {version!r}; version 1 is understood",
-        )
+def _text(data: dict[str, Any], key: str) -> str:
+    return printable(str(data.get(key) or ""))

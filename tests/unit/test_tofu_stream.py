@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deployer.errors import StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
-from deployer.tofu.stream import Change, Decoder, Plan, decode_diagnostic, diagnosed, one_line
+from deployer.tofu.stream import Change, Decoder, Plan, decode_diagnostic, one_line
 
 RESOURCE = {"addr": 'terraform_data.machine["web"]', "module": "", "resource_type": "terraform_data"}
 
@@ -87,7 +87,7 @@ def test_types_of_newer_releases_are_shown_as_text(kind: str) -> None:
     assert [type(e) for e in events] == [Output]
     assert isinstance(events[0], Output)
     assert events[0].line == "doing something new"
-    assert (decoder.planned, decoder.applied, decoder.diagnostics) == ([], [], [])
+    assert (decoder.planned, decoder.applied, decoder.errors) == ([], [], [])
 
 
 @pytest.mark.parametrize("ui", ["1.0", "1.2", "1.99"])
@@ -97,7 +97,7 @@ def test_minors_of_the_format_are_understood(ui: str) -> None:
 
 @pytest.mark.parametrize("ui", ["2.0", "0.1", "", "x"])
 def test_another_major_of_the_format_is_refused(ui: str) -> None:
-    with pytest.raises(StepFailed, match="a format that deployer does not know") as caught:
+    with pytest.raises(StepFailed, match="speaks an unknown format") as caught:
         decode(line("version", ui=ui))
     assert caught.value.kind == "tool"
 
@@ -152,7 +152,7 @@ def test_a_machines_words_cannot_command_a_terminal() -> None:
     )
     error = decoder.failure("apply", evil)
     said = [str(value) for event in events for value in event.as_dict().values()]
-    for text in (*said, str(error), diagnosed([], "apply", evil).detail):
+    for text in (*said, str(error), Decoder().failure("apply", evil).detail):
         assert not set(text) & set("\x1b\x07\x9b\u202e"), text
     assert "red" in str(error)
 
