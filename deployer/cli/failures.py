@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from deployer.cli.choices import Options
-from deployer.cli.text import BOLD, RED, indented, paint
+from deployer.cli.text import indented, paint
 from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
 
 
@@ -35,7 +35,7 @@ def as_error(error: BaseException, options: Options) -> DeployerError:
 
 def render(error: DeployerError, *, colour: bool) -> str:
     """The four parts, each where there is one: what happened, why, what is true now, what to type."""
-    lines = [paint("deployer: ", RED, colour=colour) + paint(indented(error.message, "  "), BOLD, colour=colour)]
+    lines = [paint("deployer: ", "red", colour=colour) + paint(indented(error.message, "  "), "bold", colour=colour)]
     if excerpt := getattr(error, "excerpt", ""):
         lines.append("  | " + indented(excerpt, "  | "))
     parts = {"cause": error.detail, "now": error.remains, "log": getattr(error, "log", ""), "next": error.help}

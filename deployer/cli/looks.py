@@ -16,7 +16,7 @@ from deployer.cli.choices import Options
 from deployer.cli.options import FILE, MAYBE_NAME, NAME, command, flag
 from deployer.cli.overview import show_text
 from deployer.cli.session import emit, reading, working
-from deployer.cli.text import GREEN, RED, may_colour, moment, paint, table
+from deployer.cli.text import may_colour, moment, paint, table
 from deployer.errors import InvalidInput, ToolMissing
 from deployer.events import printable
 
@@ -128,7 +128,7 @@ def doctor(options: Options, install: bool) -> int:
     lines: builtins.list[str] = []
     text = table([("ok" if c.ok else "missing", c.name, c.detail) for c in checks])
     for check, line in zip(checks, text.splitlines(), strict=True):
-        lines.append(paint(line, GREEN if check.ok else RED, colour=may_colour(sys.stdout)))
+        lines.append(paint(line, "green" if check.ok else "red", colour=may_colour(sys.stdout)))
         if not check.ok and check.fix:
             lines.append(f"         type: {printable(check.fix)}")
     fine = all(check.ok for check in checks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,15 @@ def flag(*names: str, help: str) -> click.Option:
     return click.Option(names, is_flag=True, help=help)
 
 
-def environment_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """For shell completion: the names in the home, from the directories alone."""
+def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """For shell completion: the names in the home, from the directories alone; or else files, where one is wanted."""
     from deployer import Deployer
 
-    try:
+    with suppress(Exception):  # a shell that completes wants no other answer
         home = Deployer(ctx.find_root().ensure_object(Options).home).home
-        return sorted(p.name for p in (home / "environments").iterdir() if p.name.startswith(incomplete))
-    except Exception:  # noqa: BLE001 - a shell that completes wants no other answer
-        return []
-
-
-def names_and_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-    """For shell completion of FILE-or-NAME."""
-    from click.shell_completion import CompletionItem
-
-    return environment_names(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
+        if found := sorted(p.name for p in (home / "environments").iterdir() if p.name.startswith(incomplete)):
+            return found
+    return param.type.shell_complete(ctx, param, incomplete)
 
 
 _PATH = click.Path(path_type=Path)
@@ -70,8 +64,8 @@ COMMON: list[click.Parameter] = [
     _common("--progress", type=_PROGRESS, help="Form of the progress, on stderr."),
     _common("--verbose", "-v", is_flag=True, help="Show what the tools say, too."),
 ]
-NAME = click.Argument(["name"], shell_complete=environment_names)
-MAYBE_NAME = click.Argument(["name"], required=False, shell_complete=environment_names)
+NAME = click.Argument(["name"], shell_complete=names)
+MAYBE_NAME = click.Argument(["name"], required=False, shell_complete=names)
 FILE = click.Option(["-f", "--file"], required=True, type=_PATH, help="The configuration file.")
 MAYBE_FILE = click.Option(["-f", "--file"], type=_PATH, help="Take over a changed configuration file.")
 FROM_START = flag("--from-start", help="Do the whole phase again, finished steps included.")

@@ -1,4 +1,5 @@
-"""Events to stderr as a run goes on: lines for a pipe, one JSON object a line, or nothing. A terminal's is in `live`.
+"""Events to stderr as a run goes on: a line drawn anew for a terminal, lines for a pipe, one JSON object a line, or
+nothing.
 
 A listener may close its end or the disk may be full: that never stops the run.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +18,14 @@ from typing import IO
 from deployer import events
 from deployer.cli.activity import Activity, place, rung
 from deployer.cli.choices import Options
-from deployer.cli.text import clip, duration, is_terminal, write
+from deployer.cli.text import clip, duration, is_terminal, may_colour, paint, whole, write
 
 BEAT = 10.0  # seconds of silence after which a pipe is told that we live
 _INTERVAL = 0.2
 _LONGEST = 500
 _TOLD = ("changed", "failed", "unreachable")  # of a task
+_ERASE = "\r\x1b[2K"
+_SPINNER = "|/-\\"
 
 
 class Renderer:
@@ -58,7 +62,9 @@ class Renderer:
 @contextmanager
 def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
     """The renderer that the options and the stream ask for, until the block ends."""
-    renderer = _renderer(options, stream)
+    kinds: dict[str, type[Renderer]] = {"none": Renderer, "json": _JsonLines}
+    kinds["auto"] = Live if is_terminal(stream) else Plain
+    renderer = kinds.get(options.progress, Plain)(stream, verbose=options.verbose)
     over = threading.Event()
 
     def tick() -> None:
@@ -74,15 +80,6 @@ def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
         thread.join()
         with renderer.paused():
             pass  # a line that is drawn goes with the run
-
-
-def _renderer(options: Options, stream: IO[str]) -> Renderer:
-    kind: type[Renderer] = {"none": Renderer, "json": _JsonLines}.get(options.progress, Plain)
-    if options.progress == "auto" and is_terminal(stream):
-        from deployer.cli.live import Live
-
-        kind = Live
-    return kind(stream, verbose=options.verbose)
 
 
 def line_of(event: events.Event, *, verbose: bool) -> str:
@@ -150,3 +147,74 @@ class _JsonLines(Renderer):
     def _line(self, event: events.Event) -> str:
         shown = self._verbose or not isinstance(event, events.Output)
         return json.dumps(event.as_dict(), default=str) if shown else ""
+
+
+class Live(Renderer):
+    """For a terminal: finished steps stay as lines, below them one line is drawn anew, always
+    shorter than the terminal, whatever that has become."""
+
+    _drawn = False
+    _paused = False
+    _turn = 0
+
+    def tick(self) -> None:
+        """Draws the line anew."""
+        with self._lock:
+            if not self._activity.place or self._paused:
+                return
+            now = self._clock()
+            self._turn += 1
+            since = whole(now - self._activity.since)
+            text = f"{_SPINNER[self._turn % 4]} {self._activity.place} {since}  {self._activity.doing(now)}".rstrip()
+            write(self._stream, _ERASE + clip(text, self._columns() - 1))
+            self._drawn = True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        with self._lock:
+            self._paused = True
+            self._erase()
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def _line(self, event: events.Event) -> str:
+        match event:
+            case events.RunStarted():
+                return self._paint(clip(f"{event.environment}: {event.command}", self._columns()), "bold")
+            case events.StepFinished():
+                return self._step("ok", "green", event, event.note)
+            case events.StepFailedEvent():
+                return self._step("!!", "red", event, event.failure)
+            case events.RunFinished():
+                text = f"{event.command} {event.outcome}, {duration(event.seconds)}"
+                return self._paint(clip(text, self._columns()), "dim")
+            case events.TaskProgress(status="changed") if not self._verbose:
+                return ""
+            case _:
+                line = line_of(event, verbose=self._verbose)
+                look = "yellow" if isinstance(event, events.Notice) and event.level != "info" else "dim"
+                return self._paint("   " + clip(line, 1000), look) if line else ""
+
+    def _step(self, mark: str, look: str, event: events.StepFinished | events.StepFailedEvent, note: str) -> str:
+        text = f"{self._activity.place or event.step:<30} {duration(event.seconds):>11}  {note}".rstrip()
+        return f"{self._paint(mark, look)} {clip(text, self._columns() - 3)}"
+
+    def _paint(self, text: str, look: str) -> str:
+        return paint(text, look, colour=may_colour(self._stream))
+
+    def _say(self, line: str) -> None:
+        self._erase()
+        super()._say(line)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            write(self._stream, _ERASE)
+            self._drawn = False
+
+    def _columns(self) -> int:
+        try:
+            return max(10, os.get_terminal_size(self._stream.fileno()).columns or 80)
+        except (OSError, ValueError):
+            return 80

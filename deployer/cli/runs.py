@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from deployer.cli.choices import Options
-from deployer.cli.options import FILE, FROM_START, LOCK_TIMEOUT, MAYBE_FILE, MAYBE_NAME, NAME, YES, command, flag
-from deployer.cli.options import names_and_files as completion
+from deployer.cli.options import FILE, FROM_START, LOCK_TIMEOUT, MAYBE_FILE, MAYBE_NAME, NAME, YES, command, flag, names
 from deployer.cli.overview import hosts_text
 from deployer.cli.session import emit, plan_lines, working
 
@@ -25,7 +24,7 @@ def create(options: Options, file: Path) -> None:
     work.emit_outcome(name)
 
 
-_FILE_OR_NAME = click.Argument(["file_or_name"], metavar="FILE-or-NAME", shell_complete=completion)
+_FILE_OR_NAME = click.Argument(["file_or_name"], metavar="FILE-or-NAME", type=click.Path(), shell_complete=names)
 _UP = "deployer up demo.yml       # later, to go on or to change something: deployer up demo.yml"
 
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from deployer.events import printable
 
-RED, GREEN, YELLOW, DIM, BOLD = "31", "32", "33", "2", "1"
+_CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
 
 def may_colour(stream: IO[str]) -> bool:
@@ -32,8 +32,9 @@ def write(stream: IO[str], text: str) -> None:
         stream.flush()
 
 
-def paint(text: str, code: str, *, colour: bool) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if colour else text
+def paint(text: str, look: str, *, colour: bool) -> str:
+    """`look` is red, green, yellow, dim or bold."""
+    return f"\x1b[{_CODES[look]}m{text}\x1b[0m" if colour else text
 
 
 def duration(seconds: float) -> str:

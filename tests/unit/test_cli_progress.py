@@ -13,8 +13,7 @@ import pytest
 
 from deployer.cli.activity import Activity
 from deployer.cli.choices import Options
-from deployer.cli.live import Live
-from deployer.cli.progress import Plain, progress
+from deployer.cli.progress import Live, Plain, progress
 from deployer.cli.text import clip, duration, table, whole, width
 from deployer.events import (
     Event,
