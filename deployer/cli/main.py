@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import select
 import sys
@@ -81,7 +80,7 @@ def _tell(raised: BaseException, options: Options, arguments: Sequence[str]) -> 
     from deployer.cli.text import may_colour, write
 
     # A line that could not be read to its end may still say how its error shall look.
-    if "--output=json" in arguments or ("--output", "json") in itertools.pairwise(arguments):
+    if "--output json" in " ".join(arguments).replace("=", " "):
         options.output = "json"
     error = as_error(raised, options)
     shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))

@@ -90,8 +90,10 @@ def _condition(folder: Path) -> tuple[Condition, tuple[str, ...]]:
 
 
 def _address(resource: dict[str, object], instance: dict[str, object]) -> str:
-    key = instance.get("index_key")
-    return f"{resource['type']}.{resource['name']}" + ("" if key is None else f"[{json.dumps(key)}]")
+    key, module = instance.get("index_key"), resource.get("module")
+    inside = f"{module}." if module else ""
+    name = f"{inside}{resource['type']}.{resource['name']}"
+    return name + ("" if key is None else f"[{json.dumps(key)}]")
 
 
 def _json(path: Path) -> Any:

@@ -24,6 +24,7 @@ STATE = {
         },
         {"mode": "data", "type": "external", "name": "asked", "instances": [{}]},
         {"mode": "managed", "type": "terraform_data", "name": "none", "instances": []},
+        {"module": "module.net", "mode": "managed", "type": "terraform_data", "name": "in", "instances": [{}]},
     ],
 }
 
@@ -41,7 +42,12 @@ def test_absent(tmp_path: Path) -> None:
 def test_whole(tmp_path: Path) -> None:
     state = with_state(tmp_path, json.dumps(STATE))
     assert state.condition == "whole"
-    assert state.resources == ("terraform_data.one", 'terraform_data.many["web"]', "terraform_data.many[0]")
+    assert state.resources == (
+        "terraform_data.one",
+        'terraform_data.many["web"]',
+        "terraform_data.many[0]",
+        "module.net.terraform_data.in",
+    )
     assert with_state(tmp_path, '{"resources": []}') == LocalState("whole", (), interrupted=False, errored=None)
 
 
