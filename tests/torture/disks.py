@@ -50,9 +50,8 @@ def _refuse(where: Arena, chance: random.Random, number: int, command: str) -> N
         before = world.state()
         done = world.run(*COMMANDS[command], fault=fault)
         _survived(world, done, fault, before)
-        if command == "create" and world.state() == "created":
-            pass  # the last fsync failed: it is told, and the new file stands
-        else:
+        # Where the last fsync of create failed it is told, and the new file stands; destroy is typed again below.
+        if command not in ("create", "destroy") or (command == "create" and world.state() != "created"):
             ok(world.run(*COMMANDS[command]))
         destroyed(world)
 
