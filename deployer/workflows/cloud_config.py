@@ -13,20 +13,9 @@ def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
 
     `extra` is merged into ours: tables key by key, lists after ours, anything else in place of ours.
     """
-    ours: dict[str, Any] = {
-        "users": [
-            {
-                "name": user,
-                "shell": "/bin/bash",
-                "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "lock_passwd": True,
-                "ssh_authorized_keys": [public_key],
-            }
-        ],
-        "ssh_pwauth": False,
-        # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
-        "locale": False,
-    }
+    login = {"name": user, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "lock_passwd": True}
+    # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
+    ours = {"users": [{**login, "ssh_authorized_keys": [public_key]}], "ssh_pwauth": False, "locale": False}
     # ASCII only: PyYAML writes the rarer line ends of Unicode as they are, and they come back as spaces.
     return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False)
 
@@ -34,11 +23,7 @@ def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
 def merged(ours: Any, theirs: Any) -> Any:
     """`theirs` merged into `ours`."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        keys = [*ours, *(k for k in theirs if k not in ours)]
-        return {
-            k: merged(ours[k], theirs[k]) if k in ours and k in theirs else (theirs if k in theirs else ours)[k]
-            for k in keys
-        }
+        return {**ours, **{key: merged(ours[key], value) if key in ours else value for key, value in theirs.items()}}
     if isinstance(ours, list) and isinstance(theirs, list):
         return [*ours, *theirs]
     return theirs
