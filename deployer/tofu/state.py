@@ -30,13 +30,15 @@ class LocalState:
     resources: tuple[str, ...]
     interrupted: bool
     errored: Path | None
+    ids: tuple[str, ...] = ()  # the provider's own, of `resources` in the same order
 
 
 def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
     interrupted = (folder / _NOTE).exists() and _lock_holder(folder) is None
     errored = folder / "errored.tfstate"
-    return LocalState(*_condition(folder), interrupted, errored if errored.exists() else None)
+    condition, resources, ids = _condition(folder)
+    return LocalState(condition, resources, interrupted, errored if errored.exists() else None, ids)
 
 
 def locked_by(folder: Path) -> str:
@@ -69,24 +71,25 @@ def _note(folder: Path) -> str:
         return "which left no readable note"
 
 
-def _condition(folder: Path) -> tuple[Condition, tuple[str, ...]]:
+def _condition(folder: Path) -> tuple[Condition, tuple[str, ...], tuple[str, ...]]:
     # OpenTofu notes a configured backend here at init; without one there is no such file.
     match _json(folder / ".terraform" / "terraform.tfstate"):
         case {"backend": {"type": str(kind)}} if kind:
-            return "remote", ()
+            return "remote", (), ()
         case _:
             pass
     try:
         text = (folder / "terraform.tfstate").read_text(encoding="utf-8")  # OpenTofu reads no other encoding
         if not text.strip():
-            return "empty", ()
+            return "empty", (), ()
         managed = [r for r in json.loads(text)["resources"] if r.get("mode") == "managed"]
-        return "whole", tuple(_address(r, i) for r in managed for i in r.get("instances", []))
+        found = [(_address(r, i), _id(i)) for r in managed for i in r.get("instances", [])]
+        return "whole", tuple(address for address, _ in found), tuple(id_ for _, id_ in found)
     except FileNotFoundError:
-        return "absent", ()
+        return "absent", (), ()
     # With OSError it is a folder, or on a disk that does not give it out: nothing that OpenTofu could work with.
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "damaged", ()
+        return "damaged", (), ()
 
 
 def _address(resource: dict[str, object], instance: dict[str, object]) -> str:
@@ -94,6 +97,11 @@ def _address(resource: dict[str, object], instance: dict[str, object]) -> str:
     inside = f"{module}." if module else ""
     name = f"{inside}{resource['type']}.{resource['name']}"
     return name + ("" if key is None else f"[{json.dumps(key)}]")
+
+
+def _id(instance: dict[str, object]) -> str:
+    attributes = instance.get("attributes")
+    return str(attributes.get("id", "unknown")) if isinstance(attributes, dict) else "unknown"
 
 
 def _json(path: Path) -> Any:
