@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
 from deployer.events import Report, ignore
+from deployer.process import Interrupts
 from deployer.storage.files import FileRepository, unreadable
-from deployer.storage.folder import EnvironmentFolder, find_home
+from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.glance import glance
 
 if TYPE_CHECKING:
     from deployer.app.doctor import Check
     from deployer.app.overview import Entry, Overview
     from deployer.config.loading import LoadedSpec
-    from deployer.config.model import Spec
-    from deployer.process import Interrupts
     from deployer.tofu.engine import Tofu
     from deployer.workflows.run import Session
 
@@ -42,7 +44,7 @@ class Reading:
         self._environ = dict(os.environ if environ is None else environ)
         self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._environ)
         self._report = report
-        self._given_interrupts = interrupts
+        self._interrupts = interrupts or Interrupts()
         self._lock_timeout = lock_timeout
         self._repository = FileRepository(self.home)
 
@@ -66,21 +68,22 @@ class Reading:
     def show(self, name: str, *, refresh: bool = False) -> Overview:
         """All there is to know; with `refresh` also how it compares with reality. Raises UnreadableState."""
         from deployer.app.overview import overview
+
+        environment, spec, folder = self._load(name)
+        holder = self._repository.holder(name)
+        if not refresh:
+            return overview(environment, spec, folder, holder)
         from deployer.app.reality import compare
 
-        environment, spec = self._load(name)
-        folder = self._repository.folder(name)
-        reality = compare(environment, self._tofu(folder, spec)) if refresh else ()
-        return overview(environment, spec, folder, self._repository.holder(name), reality)
+        return overview(environment, spec, folder, holder, compare(environment, self._tofu(folder, spec)))
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
         from deployer.ansible import inventory_data
         from deployer.workflows.configure import inventory_environment
 
-        names = (name,) if name else self._repository.names()
-        loaded = [(self._load(n), self._repository.folder(n)) for n in names]
-        return inventory_data([inventory_environment(e, s, folder) for (e, s), folder in loaded if e.hosts])
+        loaded = [self._load(n) for n in ((name,) if name else self._repository.names())]
+        return inventory_data([inventory_environment(*found) for found in loaded if found[0].hosts])
 
     def logs(self, name: str) -> tuple[Path, ...]:
         """The logs of an environment's runs, oldest first. Raises UnknownEnvironment."""
@@ -91,10 +94,9 @@ class Reading:
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
         from deployer.remote import ssh_argv
-        from deployer.workflows.hosts import targets
-        from deployer.workflows.keys import private_key
+        from deployer.workflows.hosts import private_key, targets
 
-        environment, spec = self._load(name)
+        environment, spec, folder = self._load(name)
         if not environment.hosts:
             detail = f"its state is {environment.state}"
             raise WrongState(f"environment {name} has no hosts to log in to", detail=detail, help=f"deployer up {name}")
@@ -105,7 +107,6 @@ class Reading:
                 detail=f"its hosts are {', '.join(environment.hosts)}",
                 help=f"deployer ssh {name} {next(iter(environment.hosts))}",
             )
-        folder = self._repository.folder(name)
         key = private_key(spec, Path(environment.directory), folder)
         (target,) = targets({chosen: environment.hosts[chosen]}, folder, key)
         return ssh_argv(target, *command, interactive=not command)
@@ -113,7 +114,6 @@ class Reading:
     def init(self, directory: Path) -> Path:
         """Makes a home and a commented example in `directory`. Raises InvalidInput where the file is there already."""
         from deployer.config.guide import EXAMPLE_NAME, example, schema
-        from deployer.storage.folder import HOME_NAME, private_directory, storage_failed
 
         folder = (self._cwd / directory).absolute()
         path = folder / EXAMPLE_NAME
@@ -138,35 +138,29 @@ class Reading:
         """Every tool and circumstance, each with what to type where it is missing."""
         from deployer.app.doctor import examine
 
-        return examine(self.home, self._environ, self._interrupts(), self._report, install=install, cwd=self._cwd)
+        return examine(self.home, self._environ, self._interrupts, self._report, install=install)
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
-        from deployer.storage.folder import private_directory
         from deployer.tofu.binary import cache_directory, find_engine
         from deployer.tofu.engine import Tofu, tofu_environment
 
-        interrupts = session.interrupts if session else self._interrupts()
-        engine = find_engine(self._environ, interrupts=interrupts)
+        engine = find_engine(self._environ, interrupts=self._interrupts)
         plugins = private_directory(cache_directory(self._environ) / "plugins")
         return Tofu(
             engine.path,
             folder.tofu,
             env=tofu_environment(self._environ, plugins),
             limits=spec.timeouts,
-            interrupts=interrupts,
+            interrupts=self._interrupts,
             report=session.report if session else ignore,
             register=session.held if session else None,
         )
 
-    def _load(self, name: str) -> tuple[AnyEnvironment, Spec]:
+    def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:
         environment = self._repository.load(name)
-        return environment, self._spec(environment)
+        return environment, self._spec(environment), self._repository.folder(name)
 
     def _spec(self, environment: AnyEnvironment) -> Spec:
-        from pydantic import ValidationError
-
-        from deployer.config.model import Spec
-
         try:
             return Spec.model_validate_json(json.dumps(environment.spec))
         except ValidationError as error:
@@ -178,8 +172,3 @@ class Reading:
         from deployer.config.loading import load_spec
 
         return load_spec(self._cwd / file)
-
-    def _interrupts(self) -> Interrupts:
-        from deployer.process import Interrupts
-
-        return self._given_interrupts or Interrupts()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
-
-_ANSWER = 3.0  # seconds
+from deployer.workflows.hosts import silence
 
 
 def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
@@ -26,13 +23,9 @@ def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
     for name, host in environment.hosts.items():
-        try:
-            socket.create_connection((host.address, host.port), timeout=_ANSWER).close()
-            lines.append(f"same: {name} answers at {host.address} port {host.port}")
-        except OSError as error:
-            lines.append(
-                f"differs: {name} does not answer at {host.address} port {host.port}: {error.strerror or error}"
-            )
+        problem, where = silence(host), f"at {host.address} port {host.port}"
+        says = f"differs: {name} does not answer {where}: {problem}" if problem else f"same: {name} answers {where}"
+        lines.append(says)
     return tuple(lines)
 
 

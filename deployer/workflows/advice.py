@@ -1,37 +1,39 @@
-"""What remains true of an environment, and what to type next: for errors, for `show`, for RECOVERY.md. Pure."""
+"""What remains true of an environment, and what to type next: for errors, for `show`, and in RECOVERY.md."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
 from deployer.environment import AnyEnvironment, Destroyed, Environment, Resources
+from deployer.events import printable, utc_now
+from deployer.storage.folder import EnvironmentFolder
+from deployer.tofu.state import look
 
 
 def what_exists(environment: Environment, tofu: Path) -> str:
     """One sentence: what exists, or may."""
+    hosts = ", ".join(f"{name} ({host.address} port {host.port})" for name, host in environment.hosts.items())
     match environment.resources:
         case Resources.NONE:
-            return (
-                "No machine was made; its hosts were there before." if environment.hosts else "Nothing has been made."
-            )
+            return "No machine was made; its hosts were there before." if hosts else "Nothing has been made."
         case Resources.POSSIBLE:
             return f"Machines may exist; what OpenTofu knows of them is in {tofu}."
         case Resources.PRESENT:
-            hosts = ", ".join(f"{name} ({host.address} port {host.port})" for name, host in environment.hosts.items())
             return f"The machines exist: {hosts or f'OpenTofu knows them, in {tofu}'}."
 
 
-_NEXT: dict[str, tuple[str, ...]] = {
-    "created": ("up", "plan"),
-    "provisioning": ("up", "logs", "destroy"),
-    "provision_failed": ("up", "logs", "destroy"),
-    "provisioned": ("configure", "ssh", "destroy"),
-    "configuring": ("configure", "logs", "ssh", "destroy"),
-    "configure_failed": ("configure", "logs", "ssh", "destroy"),
-    "configured": ("ssh", "destroy"),
-    "destroying": ("destroy", "logs"),
-    "destroy_failed": ("destroy", "logs"),
+_NEXT = {
+    "created": "up plan",
+    "provisioning": "up logs destroy",
+    "provision_failed": "up logs destroy",
+    "provisioned": "configure ssh destroy",
+    "configuring": "configure logs ssh destroy",
+    "configure_failed": "configure logs ssh destroy",
+    "configured": "ssh destroy",
+    "destroying": "destroy logs",
+    "destroy_failed": "destroy logs",
 }
 
 
@@ -39,9 +41,58 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
     """Commands to paste, the likeliest first. `environment` is at rest: nobody works on it."""
     if isinstance(environment, Destroyed):
         return (f"deployer create -f {environment.name}.yml",)
-    return tuple(f"deployer {command} {environment.name}" for command in _NEXT[environment.state])
+    return tuple(f"deployer {command} {environment.name}" for command in _NEXT[environment.state].split())
 
 
-def by_hand(tofu: Path) -> str:
-    """The command that takes everything away without deployer."""
-    return f"cd {shlex.quote(str(tofu))} && tofu destroy"
+def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> None:
+    """Writes RECOVERY.md: what failed, what exists, and the commands to go on, to destroy, and to see that nothing is
+    left. Never raises: it is a help, and the state file already says the same."""
+    with contextlib.suppress(OSError):
+        folder.recovery.touch(mode=0o600)
+        folder.recovery.chmod(0o600)
+        folder.recovery.write_text(_page(folder, environment, cause, log), encoding="utf-8")
+
+
+def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> str:
+    """The page as Markdown. Names and causes come from files and children: they are shown, never part of a command."""
+    name, tofu = environment.name, shlex.quote(str(folder.tofu))
+    deployer = f"deployer --home {shlex.quote(str(folder.root.parent.parent))}"
+    begun = environment.resources is not Resources.NONE
+    parts = [
+        f"# Environment {name} is {environment.state}",
+        f"Written {utc_now():%Y-%m-%d %H:%M:%S} UTC, after: {_quoted(cause)}",
+        f"{what_exists(environment, folder.tofu)} The log of that run is {_quoted(log)}.",
+        "## What OpenTofu knows to exist",
+        _known(folder) if begun else "- nothing is in its state",
+        "## To look",
+        _block(f"{deployer} show {name}", f"{deployer} logs {name}"),
+        "## To go on",
+        _block(next_commands(environment)[0].replace("deployer", deployer, 1)),
+        "## To take everything away",
+        _block(f"{deployer} destroy {name} --yes"),
+    ]
+    if begun:  # otherwise there may be no folder yet, or none that OpenTofu can read
+        parts += [
+            "Without deployer:",
+            _block(f"cd {tofu}", "tofu init -input=false", "tofu destroy -auto-approve"),
+            "## To see that nothing is left",
+            _block(f"cd {tofu}", "tofu state list    # prints nothing"),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(*commands: str) -> str:
+    return "\n".join(["```sh", *commands, "```"])
+
+
+def _quoted(text: str) -> str:
+    return "`" + printable(text).replace("`", "'").replace("\n", " ") + "`"
+
+
+def _known(folder: EnvironmentFolder) -> str:
+    """Addresses and ids out of OpenTofu's own state; nothing else of it, since the rest may be secret."""
+    state = look(folder.tofu)
+    if state.condition != "whole":
+        return "- its state is not in that folder, or cannot be read"
+    known = zip(state.resources, state.ids, strict=True)
+    return "\n".join(f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in known) or "- nothing is in its state"

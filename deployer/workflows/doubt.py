@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from deployer.environment import AnyEnvironment, DestroyFailed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
@@ -15,14 +14,11 @@ _CONDITIONS = {"damaged": "damaged", "absent": "not there", "empty": "empty, as 
 
 def doubt(folder: EnvironmentFolder, environment: AnyEnvironment) -> StepFailed | None:
     """Why "nothing is left" would be a guess, if it would. A destruction that has begun cannot have made anything."""
-    name, known = environment.name, environment.resources
-    begun = isinstance(environment, (Destroying, DestroyFailed))
-    may_go_on = known is Resources.POSSIBLE and not begun
-    state = look(folder.tofu)
+    name, known, state = environment.name, environment.resources, look(folder.tofu)
+    may_go_on = known is Resources.POSSIBLE and not isinstance(environment, (Destroying, DestroyFailed))
     if state.errored is not None:
         return unpushed(folder, name)
-    lost = state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE)
-    if lost:
+    if state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE):
         problem = f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {_CONDITIONS[state.condition]}"
     elif state.interrupted and may_go_on:
         problem = "OpenTofu was killed while it was making things, and may not have written down all of them"
@@ -30,43 +26,29 @@ def doubt(folder: EnvironmentFolder, environment: AnyEnvironment) -> StepFailed 
         return None
     backup = folder.tofu / "terraform.tfstate.backup"
     if may_go_on:
-        help_ = f"deployer provision {name} --from-start    # takes up what was begun; then destroy knows all of it"
-    elif _has_content(backup):
-        help_ = (
+        way_out = f"deployer provision {name} --from-start    # takes up what was begun; then destroy knows all of it"
+    elif backup.is_file() and backup.stat().st_size:
+        way_out = (
             f"cd {shlex.quote(str(folder.tofu))} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"
             f"    # the state before the last change; if it has all: deployer destroy {name}"
         )
     else:
-        help_ = (
-            f"deployer destroy {name} --abandon --yes    # but look at the provider yourself first: is nothing there?"
-        )
-    return StepFailed(
-        problem,
-        kind=FailureKind.TOFU,
-        detail="machines may exist that it does not know, so this is not called destroyed",
-        help=help_,
-    )
+        way_out = f"deployer destroy {name} --abandon --yes    # but look at the provider first: is nothing there?"
+    detail = "machines may exist that it does not know, so this is not called destroyed"
+    return StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)
 
 
 def unpushed(folder: EnvironmentFolder, name: str) -> StepFailed | None:
     """Where OpenTofu could not save its state: to go on from the older one would make everything a second time."""
     state = look(folder.tofu)
-    errored = state.errored
-    if errored is None:
+    if state.errored is None:
         return None
     # OpenTofu does not push over a file that it cannot read.
     aside = "mv terraform.tfstate terraform.tfstate.torn && " if state.condition in ("empty", "damaged") else ""
     return StepFailed(
-        f"OpenTofu could not save its state and left it in {errored}",
+        f"OpenTofu could not save its state and left it in {state.errored}",
         kind=FailureKind.TOFU,
         detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
         help=f"cd {shlex.quote(str(folder.tofu))} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
         f"    # then go on, or: deployer destroy {name}",
     )
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

@@ -1,31 +1,34 @@
-"""From a provider's output to the hosts we work with: checked, because a module may be anybody's."""
+"""The hosts we work with: from a provider's output, checked because a module may be anybody's, and the key to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from deployer.config.loading import located
 from deployer.config.model import Spec
 from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
+from deployer.process import Interrupts, Request, capture
 from deployer.remote import Target, forget_host_key
-from deployer.storage.folder import EnvironmentFolder
+from deployer.storage.folder import EnvironmentFolder, private_directory
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
 _CONSOLE_END = 4096  # bytes
+_ANSWER = 3.0  # seconds
 
 
 def read_hosts(outputs: Mapping[str, Any], spec: Spec) -> dict[str, Host]:
     """The hosts a module gave out. Raises StepFailed where one is missing or not as the contract says."""
-    if "hosts" not in outputs:
-        raise _broken("the module has no output `hosts`")
-    given = outputs["hosts"]
+    given = outputs.get("hosts")
     if not isinstance(given, dict):
-        raise _broken("the output `hosts` is not a map")
+        raise _broken("the output `hosts` is not a map" if "hosts" in outputs else "the module has no output `hosts`")
     missing = [name for name in spec.hosts if not isinstance(given.get(name), dict)]
     if missing:
         raise _broken(f"the output `hosts` does not have {', '.join(missing)}")
@@ -47,6 +50,33 @@ def _broken(problem: str) -> StepFailed:
     return StepFailed(problem, kind=FailureKind.INPUT, detail=_CONTRACT)
 
 
+def private_key(spec: Spec, directory: Path, folder: EnvironmentFolder) -> Path:
+    """Where the private key is: the user's own, or one made for the environment."""
+    return located(directory, spec.ssh.private_key) if spec.ssh.private_key else folder.private_key
+
+
+def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, str], interrupts: Interrupts) -> str:
+    """The public key of `key`; the environment's own pair is made where missing. Raises StepFailed, ToolMissing."""
+
+    def keygen(*arguments: str) -> str:
+        argv = ("ssh-keygen", *arguments, "-f", str(key))
+        request = Request(argv=argv, doing="ssh-keygen", cwd=Path("/"), env=environ, timeout=30)
+        outcome, text = capture(request, interrupts=interrupts)
+        if outcome.returncode != 0:
+            said = "".join(outcome.tail[-1:])  # before it there may be a banner
+            raise StepFailed(f"the key {key} cannot be used", kind=FailureKind.INPUT, detail=said)
+        return text
+
+    if key == folder.private_key:
+        if not key.exists():
+            private_directory(key.parent)
+            keygen("-q", "-t", "ed25519", "-N", "", "-C", f"deployer-{folder.name}")
+        if folder.public_key.exists():
+            return folder.public_key.read_text(encoding="utf-8").strip()
+    # -P '': a key with a passphrase is refused here rather than asked for where nobody can answer.
+    return keygen("-y", "-P", "").strip()
+
+
 def targets(hosts: Mapping[str, Host], folder: EnvironmentFolder, key: Path) -> tuple[Target, ...]:
     """The hosts as the readiness checks want them."""
     return tuple(
@@ -57,25 +87,31 @@ def targets(hosts: Mapping[str, Host], folder: EnvironmentFolder, key: Path) -> 
             user=host.user,
             private_key=key,
             known_hosts=folder.known_hosts,
-            last_words=_console(folder.tofu, host),
+            last_words=partial(_console, folder.tofu, host),
         )
         for name, host in hosts.items()
     )
 
 
-def _console(tofu: Path, host: Host) -> Callable[[], str]:
-    def last_words() -> str:
-        if host.console is None:
-            return ""
-        try:
-            with (tofu / host.console).open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - _CONSOLE_END))
-                return printable(file.read().decode("utf-8", errors="replace"))
-        except OSError:
-            return ""
+def _console(tofu: Path, host: Host) -> str:
+    if host.console is None:
+        return ""
+    try:
+        with (tofu / host.console).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _CONSOLE_END))
+            return printable(file.read().decode("utf-8", errors="replace"))
+    except OSError:
+        return ""
 
-    return last_words
+
+def silence(host: Host) -> str:
+    """Why nothing answers at the host's port; empty where something does."""
+    try:
+        socket.create_connection((host.address, host.port), timeout=_ANSWER).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replaced: set[str], known_hosts: Path) -> None:

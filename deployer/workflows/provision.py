@@ -7,37 +7,30 @@ from pathlib import Path
 
 from deployer.bundled import bundled
 from deployer.config.loading import located
-from deployer.config.model import Spec
+from deployer.config.model import Machine, Spec
 from deployer.environment import FinishedStep, Provisioned, Provisioning
 from deployer.events import utc_now
-from deployer.remote import wait_cloud_init, wait_ssh
+from deployer.remote import Target, wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, module_differs, write_variables
 from deployer.tofu.state import look
-from deployer.tofu.stream import Change, Plan
+from deployer.tofu.stream import Change
 from deployer.workflows.cloud_config import cloud_config
 from deployer.workflows.doubt import unpushed
-from deployer.workflows.hosts import forget_replaced, read_hosts, targets
-from deployer.workflows.keys import private_key, public_key
+from deployer.workflows.hosts import forget_replaced, private_key, public_key, read_hosts, targets
 from deployer.workflows.run import Run, Session
 
 STEPS = (
-    "render_tofu",
-    "tofu_init",
-    "tofu_validate",
-    "tofu_plan",
-    "tofu_apply",
-    "read_outputs",
-    "wait_ssh",
+    "render_tofu", "tofu_init", "tofu_validate", "tofu_plan", "tofu_apply", "read_outputs", "wait_ssh",
     "wait_cloud_init",
-)
-PLAN_FILE = "deployer.tfplan"
+)  # fmt: skip
+_PLAN_FILE = "deployer.tfplan"
 
 
 def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
     """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved."""
-    machines = _Provision(run, spec, tofu)
+    machines = _Machines(run, spec, tofu)
 
     def story() -> None:
         run.step("render_tofu", machines.render)
@@ -58,11 +51,8 @@ def steps_to_keep(
     """The finished steps a new run need not repeat: all where OpenTofu has done its part, otherwise none. What failed
     may have been mended in the module, and an apply that was cut short makes the saved plan stale."""
     source = module_of(spec, directory)
-    if "read_outputs" not in (step.name for step in finished) or (
-        source.is_dir() and module_differs(source, folder.tofu)
-    ):
-        return ()
-    return finished
+    made = any(step.name == "read_outputs" for step in finished)
+    return () if not made or (source.is_dir() and module_differs(source, folder.tofu)) else finished
 
 
 def module_of(spec: Spec, directory: Path) -> Path:
@@ -81,7 +71,7 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     user_data = "" if spec.cloud_init is False else cloud_config(spec.ssh.user, public, spec.cloud_init)
     required = {
         "environment": spec.name,
-        "hosts": {name: _host_variables(spec, name) for name in spec.hosts},
+        "hosts": {name: _host_variables(machine) for name, machine in spec.hosts.items()},
         "user_data": dict.fromkeys(spec.hosts, user_data),
         "ssh_public_key": public,
         **spec.provider.options,
@@ -90,52 +80,37 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     return another
 
 
-def _host_variables(spec: Spec, name: str) -> dict[str, object]:
-    machine = spec.hosts[name]
-    told = {"address": machine.address, "port": machine.port, "user": machine.user}
-    return {
-        "cpus": machine.cpus,
-        "memory": machine.memory,
-        "disk": machine.disk,
-        "ports": [forward._asdict() for forward in machine.forwards],
-        **{key: value for key, value in told.items() if value is not None},
-        **machine.options,
-    }
+def _host_variables(machine: Machine) -> dict[str, object]:
+    told = machine.model_dump(exclude={"ports", "options"}, exclude_none=True)
+    return {**told, "ports": [forward._asdict() for forward in machine.forwards], **machine.options}
 
 
-class _Provision:
+class _Machines:
     """The steps' work, with what one hands to the next."""
 
     def __init__(self, run: Run[Provisioning], spec: Spec, tofu: Tofu) -> None:
         self._run, self._spec, self._tofu = run, spec, tofu
-        self._folder: EnvironmentFolder = run.session.folder
+        self._session, self._folder = run.session, run.session.folder
+        self._directory = Path(run.environment.directory)
         self._replaced: set[str] = set()
-        self._planned = Plan()
-
-    @property
-    def _key(self) -> Path:
-        return private_key(self._spec, Path(self._run.environment.directory), self._folder)
 
     def render(self) -> None:
-        render(self._run.session, self._spec, Path(self._run.environment.directory))
+        render(self._session, self._spec, self._directory)
 
     def plan(self) -> str:
-        if (problem := unpushed(self._folder, self._run.environment.name)) is not None:
+        if (problem := unpushed(self._folder, self._folder.name)) is not None:
             raise problem
-        self._planned = self._tofu.plan(self._folder.tofu / PLAN_FILE)
-        return self._planned.summary
+        return self._tofu.plan(self._folder.tofu / _PLAN_FILE).summary
 
     def apply(self) -> str:
-        run = self._run
+        run, plan = self._run, self._folder.tofu / _PLAN_FILE
         run.learn(run.environment.expect_resources(utc_now()))
-        plan = self._folder.tofu / PLAN_FILE
         done = self._tofu.apply(plan)
         plan.unlink(missing_ok=True)  # it holds every variable's value, and is stale from now on
         self._replaced = _made(done, tuple(self._spec.hosts))
         state = look(self._folder.tofu)
-        run.learn(
-            run.environment.confirm_resources(utc_now(), exist=state.condition != "whole" or bool(state.resources))
-        )
+        exist = state.condition != "whole" or bool(state.resources)
+        run.learn(run.environment.confirm_resources(utc_now(), exist=exist))
         return f"{len(done)} done"
 
     def read_outputs(self) -> str:
@@ -146,29 +121,27 @@ class _Provision:
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
     def wait_ssh(self) -> None:
-        session = self._run.session
         private_directory(self._folder.known_hosts.parent)  # with a key of the user's own nothing else makes it
-        wait_ssh(
-            targets(self._run.environment.hosts, self._folder, self._key),
-            limit=self._spec.timeouts.ssh,
-            interrupts=session.interrupts,
-            report=self._run.report,
-        )
+        limit, session = self._spec.timeouts.ssh, self._session
+        wait_ssh(self._targets(), limit=limit, interrupts=session.interrupts, report=session.report)
 
     def wait_cloud_init(self) -> str:
-        spec, session = self._spec, self._run.session
+        spec, session = self._spec, self._session
         if spec.cloud_init is False:
             return "skipped: the file says cloud_init: false"
-        existing = spec.provider.name == "existing"
         found = wait_cloud_init(
-            targets(self._run.environment.hosts, self._folder, self._key),
+            self._targets(),
             limit=spec.timeouts.cloud_init,
             strict=spec.cloud_init_strict,
-            required=not existing,
+            required=spec.provider.name != "existing",
             interrupts=session.interrupts,
-            report=self._run.report,
+            report=session.report,
         )
         return ", ".join(f"{name} {outcome.outcome}" for name, outcome in found.items())
+
+    def _targets(self) -> tuple[Target, ...]:
+        key = private_key(self._spec, self._directory, self._folder)
+        return targets(self._run.environment.hosts, self._folder, key)
 
 
 def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:
