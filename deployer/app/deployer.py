@@ -66,7 +66,8 @@ class Deployer(Reading):
             message = f"{file} is the file of environment {accepted.spec.name}, not of {name}"
             raise InvalidInput(message, help=f"deployer provision {accepted.spec.name} -f {file}")
         with self._session(name, "provision") as session:
-            return self._provision(session, self._held(session), accepted, from_start, confirm)
+            before = self._held(session)
+            return self._provision(session, before, accepted or self._saved(before), from_start, confirm)
 
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
@@ -83,9 +84,10 @@ class Deployer(Reading):
             if accepted and (found is None or isinstance(found, Destroyed)):
                 found = _create(session, found, accepted)
             before = found or self._held(session)
+            wanted = accepted or self._saved(before)
             made = isinstance(before, (states.Provisioned, states.Configuring, states.ConfigureFailed))
-            if not made or from_start or (accepted and _differs(before, accepted)):
-                before = self._provision(session, before, accepted, from_start, confirm)
+            if not made or from_start or _differs(before, wanted):
+                before = self._provision(session, before, wanted, from_start, confirm)
             if isinstance(before, states.Configured):  # there was nothing to do
                 return before
             return self._configure(session, before, from_start)
@@ -118,18 +120,12 @@ class Deployer(Reading):
             return _preview(session, saved, self._tofu(session.folder, saved.spec, session))
 
     def _provision(
-        self,
-        session: Session,
-        before: AnyEnvironment,
-        accepted: LoadedSpec | None,
-        from_start: bool,
-        confirm: Confirm | None,
+        self, session: Session, before: AnyEnvironment, wanted: LoadedSpec, from_start: bool, confirm: Confirm | None
     ) -> AnyEnvironment:
         from deployer.workflows import provision
 
         if isinstance(before, (Destroyed, states.Destroying, states.DestroyFailed)):
             raise _wrong(before, "provision", next_commands(before)[0])
-        wanted = accepted or self._saved(before)
         spec, directory, changed = wanted.spec, wanted.directory, _differs(before, wanted)
         tofu = self._tofu(session.folder, spec, session)
         settled = isinstance(before, (states.Provisioned, states.Configured, states.ConfigureFailed))
@@ -192,13 +188,9 @@ class Deployer(Reading):
         interrupts = self._interrupts
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
+            journal, folder, environ = Journal(held.folder, run_id, self._report), held.folder, self._environ
             yield Session(
-                held=held,
-                folder=held.folder,
-                run_id=run_id,
-                journal=Journal(held.folder, run_id, self._report),
-                interrupts=interrupts,
-                environ=self._environ,
+                held=held, folder=folder, run_id=run_id, journal=journal, interrupts=interrupts, environ=environ
             )
 
     def _held(self, session: Session) -> AnyEnvironment:

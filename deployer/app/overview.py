@@ -58,11 +58,7 @@ def entry(environment: AnyEnvironment, holder: Record | None) -> Entry:
 
 
 def overview(
-    environment: AnyEnvironment,
-    spec: Spec,
-    folder: EnvironmentFolder,
-    holder: Record | None,
-    reality: tuple[str, ...] = (),
+    environment: AnyEnvironment, spec: Spec, folder: EnvironmentFolder, holder: Record | None, reality: tuple[str, ...]
 ) -> Overview:
     failure = environment.failure.model_dump(mode="json") if isinstance(environment, Failed) else None
     finished = finished_steps(environment)

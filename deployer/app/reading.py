@@ -70,12 +70,12 @@ class Reading:
         from deployer.app.overview import overview
 
         environment, spec, folder = self._load(name)
-        holder = self._repository.holder(name)
-        if not refresh:
-            return overview(environment, spec, folder, holder)
-        from deployer.app.reality import compare
+        reality: tuple[str, ...] = ()
+        if refresh:
+            from deployer.app.reality import compare
 
-        return overview(environment, spec, folder, holder, compare(environment, self._tofu(folder, spec)))
+            reality = compare(environment, self._tofu(folder, spec))
+        return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
@@ -146,14 +146,10 @@ class Reading:
 
         engine = find_engine(self._environ, interrupts=self._interrupts)
         plugins = private_directory(cache_directory(self._environ) / "plugins")
+        env, limits, interrupts = tofu_environment(self._environ, plugins), spec.timeouts, self._interrupts
+        report, held = (session.report, session.held) if session else (ignore, None)
         return Tofu(
-            engine.path,
-            folder.tofu,
-            env=tofu_environment(self._environ, plugins),
-            limits=spec.timeouts,
-            interrupts=self._interrupts,
-            report=session.report if session else ignore,
-            register=session.held if session else None,
+            engine.path, folder.tofu, env=env, limits=limits, interrupts=interrupts, report=report, register=held
         )
 
     def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:

@@ -32,17 +32,13 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: boo
     user's word that nothing exists any more."""
 
     def tofu_destroy() -> str:
-        note = "nothing was made"
+        gone = _take_away(run, tofu, spec) if tofu else ()
+        if tofu and not gone:
+            _see_nobody_answers(run.environment)
         if abandon:
             run.warn("OpenTofu was not asked: the user says that nothing exists any more")
-            note = "abandoned"
-        elif tofu is not None:
-            gone = _take_away(run, tofu, spec)
-            if not gone:
-                _see_nobody_answers(run.environment)
-            note = f"{len(gone)} destroyed"
         run.learn(run.environment.resources_gone(utc_now()))
-        return note
+        return f"{len(gone)} destroyed" if tofu else "abandoned" if abandon else "nothing was made"
 
     def story() -> None:
         run.step("tofu_destroy", tofu_destroy)
@@ -90,9 +86,8 @@ def _see_nobody_answers(environment: AnyEnvironment) -> None:
     lost and written anew, or the machine was taken out of it."""
     for name, host in environment.hosts.items():
         if not silence(host):
-            raise StepFailed(
-                f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy",
-                kind=FailureKind.TOFU,
-                detail="its state has lost the machine, so this is not called destroyed",
-                help=f"deployer destroy {environment.name} --abandon --yes    # once the machine itself is gone",
-            )
+            where = f"{name} still answers at {host.address} port {host.port}"
+            detail = "its state has lost the machine, so this is not called destroyed"
+            way_out = f"deployer destroy {environment.name} --abandon --yes    # once the machine itself is gone"
+            problem = f"{where}, but OpenTofu knew of nothing to destroy"
+            raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)

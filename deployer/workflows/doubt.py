@@ -45,10 +45,8 @@ def unpushed(folder: EnvironmentFolder, name: str) -> StepFailed | None:
         return None
     # OpenTofu does not push over a file that it cannot read.
     aside = "mv terraform.tfstate terraform.tfstate.torn && " if state.condition in ("empty", "damaged") else ""
-    return StepFailed(
-        f"OpenTofu could not save its state and left it in {state.errored}",
-        kind=FailureKind.TOFU,
-        detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
-        help=f"cd {shlex.quote(str(folder.tofu))} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
-        f"    # then go on, or: deployer destroy {name}",
-    )
+    push = f"cd {shlex.quote(str(folder.tofu))} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
+    problem = f"OpenTofu could not save its state and left it in {state.errored}"
+    detail = "machines may exist that the older one does not know, so this is not called destroyed, nor planned anew"
+    way_out = f"{push}    # then go on, or: deployer destroy {name}"
+    return StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)
