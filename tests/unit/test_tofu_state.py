@@ -51,6 +51,14 @@ def test_whole(tmp_path: Path) -> None:
     assert with_state(tmp_path, '{"resources": []}') == LocalState("whole", (), interrupted=False, errored=None)
 
 
+def test_addresses_and_ids_as_opentofu_names_them(tmp_path: Path) -> None:
+    resource = {"module": "module.a", "mode": "managed", "type": "t", "name": "n"}
+    given = [{"index_key": "web", "attributes": {"id": 7}}, {"index_key": "db", "attributes": None}, {}]
+    state = with_state(tmp_path, json.dumps({"resources": [{**resource, "instances": given}]}))
+    assert state.resources == ('module.a.t.n["web"]', 'module.a.t.n["db"]', "module.a.t.n")
+    assert state.ids == ("7", "unknown", "unknown")
+
+
 @pytest.mark.parametrize("content", [b"", b"  \n"])
 def test_empty(tmp_path: Path, content: bytes) -> None:
     assert with_state(tmp_path, content).condition == "empty"
