@@ -21,7 +21,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 
 class FailureKind(StrEnum):
@@ -39,12 +39,21 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"  # a defect of deployer itself
 
 
+class Said(TypedDict, total=False):
+    """What an error of any kind may say besides its message (DeployerError tells what each sentence is for)."""
+
+    detail: str
+    remains: str
+    help: str
+
+
 class DeployerError(Exception):
     """What happened to what (`message`), why (`detail`), what remains true (`remains`), what to type (`help`)."""
 
     code: ClassVar[str] = "error"
     exit_code: int = 1
     untouched: ClassVar[str] = ""  # what remains true where the raiser says nothing else
+    facts: ClassVar[tuple[str, ...]] = ("code", "message", "detail", "remains", "help", "exit_code")
 
     def __init__(self, message: str, *, detail: str = "", remains: str = "", help: str = "") -> None:
         super().__init__(message)
@@ -57,15 +66,8 @@ class DeployerError(Exception):
         return f"{self.message}: {self.detail}" if self.detail else self.message
 
     def as_dict(self) -> dict[str, object]:
-        """The error as JSON-ready data; subclasses add their facts."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "detail": self.detail,
-            "remains": self.remains,
-            "help": self.help,
-            "exit_code": self.exit_code,
-        }
+        """The error as JSON-ready data: its `facts`."""
+        return {name: getattr(self, name) for name in self.facts}
 
 
 class InvalidInput(DeployerError):
@@ -78,13 +80,11 @@ class InvalidSpec(InvalidInput):
     """A configuration file that cannot be used; `complaints` has one line for each field, with file and line."""
 
     code = "invalid_spec"
+    facts = (*DeployerError.facts, "complaints")
 
     def __init__(self, message: str, *, complaints: Sequence[str], remains: str = "", help: str = "") -> None:
         super().__init__(message, detail="\n".join(complaints), remains=remains, help=help)
-        self.complaints = tuple(complaints)
-
-    def as_dict(self) -> dict[str, object]:
-        return {**super().as_dict(), "complaints": list(self.complaints)}
+        self.complaints = list(complaints)
 
 
 class UnknownEnvironment(InvalidInput):
@@ -107,21 +107,11 @@ class Locked(DeployerError):
     code = "locked"
     exit_code = 4
     untouched = "Nothing was changed by this command."
+    facts = (*DeployerError.facts, "holder")
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        holder: Mapping[str, object] | None = None,
-        detail: str = "",
-        remains: str = "",
-        help: str = "",
-    ) -> None:
-        super().__init__(message, detail=detail, remains=remains, help=help)
+    def __init__(self, message: str, *, holder: Mapping[str, object] | None = None, **said: Unpack[Said]) -> None:
+        super().__init__(message, **said)
         self.holder = dict(holder or {})
-
-    def as_dict(self) -> dict[str, object]:
-        return {**super().as_dict(), "holder": self.holder}
 
 
 class UnreadableState(DeployerError):
@@ -143,27 +133,16 @@ class StepFailed(DeployerError):
     """A step failed; `kind` and the one-line `detail` are what the failed state keeps. The workflow fills in `step`."""
 
     code = "step_failed"
+    facts = (*DeployerError.facts, "kind", "step", "log")
 
     def __init__(
-        self,
-        message: str,
-        *,
-        kind: FailureKind,
-        detail: str = "",
-        remains: str = "",
-        help: str = "",
-        excerpt: str = "",
-        step: str = "",
-        log: str = "",
+        self, message: str, *, kind: FailureKind, excerpt: str = "", step: str = "", log: str = "", **said: Unpack[Said]
     ) -> None:
-        super().__init__(message, detail=detail, remains=remains, help=help)
+        super().__init__(message, **said)
         self.kind = kind
-        self.excerpt = excerpt  # the end of a log worth showing once; never persisted
+        self.excerpt = excerpt  # the end of a log worth showing once; never persisted, and not among the facts
         self.step = step
         self.log = log
-
-    def as_dict(self) -> dict[str, object]:
-        return {**super().as_dict(), "kind": str(self.kind), "step": self.step, "log": self.log}
 
 
 class Interrupted(DeployerError):
@@ -171,9 +150,7 @@ class Interrupted(DeployerError):
 
     code = "interrupted"
 
-    def __init__(
-        self, message: str, *, signum: int = signal.SIGINT, detail: str = "", remains: str = "", help: str = ""
-    ) -> None:
-        super().__init__(message, detail=detail, remains=remains, help=help)
+    def __init__(self, message: str, *, signum: int = signal.SIGINT, **said: Unpack[Said]) -> None:
+        super().__init__(message, **said)
         self.signum = signal.Signals(signum)
         self.exit_code = 128 + signum
