@@ -1,16 +1,9 @@
 """The environment and its states: frozen values, legal transitions, encoding. Refuses to know disks and tools."""
 
-from deployer.environment.erased import (
-    STATES,
-    AnyEnvironment,
-    Failed,
-    InProgress,
-    NotAnEnvironment,
-    encode,
-    restore,
-)
+from deployer.environment.erased import STATES, NotAnEnvironment, encode, restore
 from deployer.environment.facts import Failure, FinishedStep, Host, PortForward, Progress, Resources
 from deployer.environment.states import (
+    AnyEnvironment,
     Configured,
     ConfigureFailed,
     Configuring,
@@ -19,6 +12,8 @@ from deployer.environment.states import (
     DestroyFailed,
     Destroying,
     Environment,
+    Failed,
+    InProgress,
     Provisioned,
     ProvisionFailed,
     Provisioning,
@@ -26,29 +21,8 @@ from deployer.environment.states import (
 )
 
 __all__ = [
-    "STATES",
-    "AnyEnvironment",
-    "ConfigureFailed",
-    "Configured",
-    "Configuring",
-    "Created",
-    "DestroyFailed",
-    "Destroyed",
-    "Destroying",
-    "Environment",
-    "Failed",
-    "Failure",
-    "FinishedStep",
-    "Host",
-    "InProgress",
-    "NotAnEnvironment",
-    "PortForward",
-    "Progress",
-    "ProvisionFailed",
-    "Provisioned",
-    "Provisioning",
-    "Resources",
-    "create",
-    "encode",
+    "STATES", "AnyEnvironment", "ConfigureFailed", "Configured", "Configuring", "Created", "DestroyFailed", "Destroyed",
+    "Destroying", "Environment", "Failed", "Failure", "FinishedStep", "Host", "InProgress", "NotAnEnvironment",
+    "PortForward", "Progress", "ProvisionFailed", "Provisioned", "Provisioning", "Resources", "create", "encode",
     "restore",
 ]  # fmt: skip

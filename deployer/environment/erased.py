@@ -1,42 +1,19 @@
-"""The type-erased environment: the union of all states, and its exact encoding to and from JSON. Knows no disk."""
+"""The type-erased environment: the exact encoding of any state to JSON, and back to its class. Knows no disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import get_args
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from deployer.environment.facts import Value
-from deployer.environment.states import (
-    Configured,
-    ConfigureFailed,
-    Configuring,
-    Created,
-    Destroyed,
-    DestroyFailed,
-    Destroying,
-    Environment,
-    Provisioned,
-    ProvisionFailed,
-    Provisioning,
-)
-
-InProgress = Provisioning | Configuring | Destroying
-Failed = ProvisionFailed | ConfigureFailed | DestroyFailed
-AnyEnvironment = Annotated[
-    Created | Provisioned | Configured | Destroyed | InProgress | Failed, Field(discriminator="state")
-]
+from deployer.environment.states import AnyEnvironment, Environment
 
 _CLASSES: dict[str, type[Environment]] = {
-    cls.model_fields["state"].default: cls
-    for cls in (
-        Created, Provisioning, Provisioned, ProvisionFailed, Configuring, Configured, ConfigureFailed,
-        Destroying, Destroyed, DestroyFailed,
-    )
-}  # fmt: skip
-
+    cls.model_fields["state"].default: cls for cls in get_args(get_args(AnyEnvironment)[0])
+}
 STATES = tuple(_CLASSES)
 
 

@@ -1,10 +1,13 @@
-"""One frozen class for each state; the legal transitions are methods of the class that has them, and nowhere else."""
+"""One frozen class for each state; the legal transitions are methods of the class that has them, and nowhere else.
+
+The union of all states is here, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AwareDatetime, Field, JsonValue
 
@@ -38,9 +41,9 @@ E_co = TypeVar("E_co", bound=Environment)
 
 
 def _next(cls: type[E_co], before: Environment, at: datetime, **changes: Any) -> E_co:
-    # The constructor validates every field; no transition goes around it.
+    # The constructor validates every field; no transition goes around it. A change to None is none.
     facts: dict[str, Any] = {name: getattr(before, name) for name in Environment.model_fields}
-    facts |= {"changed_at": at, **changes}
+    facts |= {"changed_at": at} | {name: value for name, value in changes.items() if value is not None}
     return cls(**facts)
 
 
@@ -88,31 +91,14 @@ class _Provisionable(Environment, frozen=True):
         done: tuple[FinishedStep, ...] = (),
     ) -> Provisioning:
         """A run of provision begins, with a new specification if one is given; `done` are steps it need not repeat."""
-        changes: dict[str, Any] = {"progress": Progress(command="provision", run_id=run_id, finished=done)}
-        if spec is not None:
-            changes["spec"] = spec
-        if directory is not None:
-            changes["directory"] = directory
-        return _next(Provisioning, self, at, **changes)
+        progress = Progress(command="provision", run_id=run_id, finished=done)
+        return _next(Provisioning, self, at, progress=progress, spec=spec, directory=directory)
 
 
 class _Configurable(Environment, frozen=True):
-    def start_configure(
-        self,
-        run_id: str,
-        at: datetime,
-        *,
-        spec: dict[str, JsonValue] | None = None,
-        directory: str | None = None,
-        done: tuple[FinishedStep, ...] = (),
-    ) -> Configuring:
+    def start_configure(self, run_id: str, at: datetime, *, done: tuple[FinishedStep, ...] = ()) -> Configuring:
         """A run of configure begins; `done` are the playbooks it need not repeat."""
-        changes: dict[str, Any] = {"progress": Progress(command="configure", run_id=run_id, finished=done)}
-        if spec is not None:
-            changes["spec"] = spec
-        if directory is not None:
-            changes["directory"] = directory
-        return _next(Configuring, self, at, **changes)
+        return _next(Configuring, self, at, progress=Progress(command="configure", run_id=run_id, finished=done))
 
 
 class _Destroyable(Environment, frozen=True):
@@ -208,6 +194,13 @@ class Destroyed(_Ended, frozen=True):
 class DestroyFailed(_Ended, _Destroyable, frozen=True):
     state: Literal["destroy_failed"] = "destroy_failed"
     failure: Failure
+
+
+InProgress = Provisioning | Configuring | Destroying
+Failed = ProvisionFailed | ConfigureFailed | DestroyFailed
+AnyEnvironment = Annotated[
+    Created | Provisioned | Configured | Destroyed | InProgress | Failed, Field(discriminator="state")
+]
 
 
 def create(name: str, spec: dict[str, JsonValue], directory: str, at: datetime) -> Created:

@@ -91,9 +91,9 @@ class EnvironmentMachine(RuleBasedStateMachine):
         self.move("start_provision", run, at, spec=spec, directory=directory, done=done)
 
     @precondition(has("start_configure"))
-    @rule(run=LINES, at=TIMES, spec=st.none() | SPECS, directory=st.none() | LINES, done=DONE)
-    def start_configure(self, run: str, at: datetime, spec: object, directory: object, done: object) -> None:
-        self.move("start_configure", run, at, spec=spec, directory=directory, done=done)
+    @rule(run=LINES, at=TIMES, done=DONE)
+    def start_configure(self, run: str, at: datetime, done: object) -> None:
+        self.move("start_configure", run, at, done=done)
 
     @precondition(has("start_destroy"))
     @rule(run=LINES, at=TIMES)

@@ -147,9 +147,10 @@ def test_a_failure_keeps_what_was_done_and_when_it_failed() -> None:
 def test_a_new_specification_comes_in_with_a_run() -> None:
     run = created().start_provision("r1", AT, spec={"new": True}, directory="/elsewhere")
     assert (run.spec, run.directory) == ({"new": True}, "/elsewhere")
-    ready = run.succeed(LATER).start_configure("r2", LATER, spec={"newer": 1}, directory="/there")
-    assert (ready.spec, ready.directory) == ({"newer": 1}, "/there")
-    assert ready.start_configure("r3", LATER).spec == {"newer": 1}
+    ready = run.succeed(LATER).start_configure("r2", LATER)
+    assert (ready.spec, ready.directory) == ({"new": True}, "/elsewhere")
+    again = ready.start_provision("r3", LATER, spec={}, directory="/there")
+    assert (again.spec, again.directory) == ({}, "/there"), "an empty one is one, too"
 
 
 def test_steps_already_done_are_handed_to_the_next_run() -> None:
