@@ -5,7 +5,6 @@ What `status` does not need, the lock and the processes behind it, is imported w
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,6 @@ class FileRepository:
             raise InvalidInput(
                 f"{name[:60]!r} is not a name of an environment",
                 detail="a name has a-z, 0-9 and hyphens, at most 40, and begins and ends with a letter or a digit",
-                remains="Nothing was changed.",
                 help="deployer list",
             )
         return EnvironmentFolder(self.home / "environments" / name)
@@ -87,7 +85,6 @@ class FileRepository:
         return UnknownEnvironment(
             f"there is no environment {name} in {self.home}",
             detail=f"did you mean {close[0]}?" if close else f"environments here: {', '.join(known) or 'none'}",
-            remains="Nothing was changed.",
             help=f"deployer show {close[0]}" if close else "deployer list",
         )
 
@@ -134,11 +131,9 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.ENOTDIR:
-            return None
         raise unreadable(folder, storage_failed("cannot read", path, error).detail) from error
     if len(data) > _LARGEST:
         raise unreadable(folder, f"it is larger than {_LARGEST // 1024 // 1024} MiB")

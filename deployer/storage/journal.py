@@ -34,18 +34,13 @@ class Journal:
         try:
             with self._lock:
                 descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                try:
-                    os.write(descriptor, line.encode("utf-8", errors="replace"))
-                finally:
-                    os.close(descriptor)
+                with open(descriptor, "ab", buffering=0) as file:  # one write for a line: others append here, too
+                    file.write(line.encode("utf-8", errors="replace"))
         except OSError as error:
             if not self._refused:
                 self._refused = True
-                self._report(
-                    Notice(
-                        message=f"cannot write {path}: {error.strerror}; the run goes on without it", level="warning"
-                    )
-                )
+                message = f"cannot write {path}: {error.strerror}; the run goes on without it"
+                self._report(Notice(message=message, level="warning"))
 
 
 def readable(event: Event) -> str:
