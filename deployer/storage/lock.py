@@ -23,29 +23,28 @@ class Lock:
     def __init__(self, path: Path, descriptor: int, record: Record) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._put(record)
+
+    def _put(self, record: Record) -> None:
         self._record = record
-        write_record(descriptor, record)
-
-    def at_step(self, step: str) -> None:
-        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
-        self._record = self._record.at_step(step)
-        with contextlib.suppress(OSError):
-            write_record(self._descriptor, self._record)
-
-    def child_started(self, child: ProcessIdentity, doing: str) -> None:
-        """Raises StorageFailed; the child must not begin then."""
-        record = self._record.with_child(child, doing)
         try:
             write_record(self._descriptor, record)
         except OSError as error:
             raise storage_failed("cannot write", self._path, error) from error
-        self._record = record
+
+    def at_step(self, step: str) -> None:
+        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
+        with contextlib.suppress(StorageFailed):
+            self._put(self._record.at_step(step))
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None:
+        """Raises StorageFailed; the child must not begin then."""
+        self._put(self._record.with_child(child, doing))
 
     def child_ended(self, child: ProcessIdentity) -> None:
         """Never raises: what the child achieved must not be lost for a record, and a dead child in it blocks nobody."""
-        self._record = self._record.without_child(child)
-        with contextlib.suppress(OSError):
-            write_record(self._descriptor, self._record)
+        with contextlib.suppress(StorageFailed):
+            self._put(self._record.without_child(child))
 
     def clear(self) -> None:
         # A child that outlives the command (its end was not awaited) must be found by the next one.
@@ -65,32 +64,25 @@ def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Int
     descriptor: list[int] = []
     lock = FileLock(str(path), mode=0o600, thread_local=False, fallback_to_soft=False, on_acquired=descriptor.append)
     while True:
+        left = max(0.0, end - time.monotonic())
         try:
-            lock.acquire(
-                timeout=max(0.0, end - time.monotonic()),
-                poll_interval=0.05,
-                cancel_check=lambda: interrupts.count > 0,
-            )
+            lock.acquire(timeout=left, poll_interval=0.05, cancel_check=lambda: interrupts.count > 0)
         except Timeout:
             interrupts.check(f"waiting for the lock of {name}")
             raise _locked_by_holder(path, name) from None
         except OSError as error:
             raise _no_lock(path, error) from error
         # A record that still stands was left by a holder who was killed. Its children may be at work yet.
-        left = read_record(path)
-        orphans = left.living_children if left else ()
-        if not orphans:
+        former = read_record(path)
+        orphan = next(iter(former.living_children), None) if former else None
+        if former is None or orphan is None:
             break
         lock.release()
         if time.monotonic() >= end:
-            assert left is not None
-            raise _locked_by_orphan(name, left, orphans[0])
-        interrupts.sleep(0.2, f"waiting for process {orphans[0].pid} ({orphans[0].doing})")
+            raise _locked_by_orphan(name, former, orphan)
+        interrupts.sleep(0.2, f"waiting for process {orphan.pid} ({orphan.doing})")
     try:
-        try:
-            held = Lock(path, descriptor[-1], own_record(command))
-        except OSError as error:
-            raise storage_failed("cannot write", path, error) from error
+        held = Lock(path, descriptor[-1], own_record(command))
         try:
             yield held
         finally:
@@ -102,14 +94,11 @@ def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Int
 
 
 def _no_lock(path: Path, error: OSError) -> StorageFailed:
+    failed = storage_failed("cannot lock", path, error)
     if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-        return StorageFailed(
-            f"cannot lock {path}",
-            detail="this filesystem does not support flock, so two commands could work on one environment at once",
-            remains="Nothing was changed.",
-            help="deployer --home /a/directory/on/a/local/disk ...",
-        )
-    return storage_failed("cannot lock", path, error)
+        failed.detail = "this filesystem does not support flock, so two commands could work on one environment at once"
+        failed.help = "deployer --home /a/directory/on/a/local/disk ..."
+    return failed
 
 
 def _locked_by_holder(path: Path, name: str) -> Locked:
@@ -120,31 +109,24 @@ def _locked_by_holder(path: Path, name: str) -> Locked:
         if record is not None and record.alive is not False:
             break
         time.sleep(0.025)
+    message = f"environment {name} is in use"
     if record is None:
-        return Locked(
-            f"environment {name} is in use",
-            detail="by a process that has not said who it is yet",
-            remains="Nothing was changed by this command.",
-            help="type the command again, or add --lock-timeout 600 to wait",
-        )
+        detail = "by a process that has not said who it is yet"
+        return Locked(message, detail=detail, help="type the command again, or add --lock-timeout 600 to wait")
     life = {True: "it is running", False: "it has just ended", None: f"on {record.host}, so not visible from here"}
     at = f", at step {record.step}" if record.step else ""
-    return Locked(
-        f"environment {name} is in use",
-        holder=record.as_dict(),
-        detail=f"process {record.pid} of {record.user}@{record.host} runs `deployer {record.command}`{at}, "
-        f"since {record.since}; {life[record.alive]}",
-        remains="Nothing was changed by this command.",
-        help=f"wait with --lock-timeout 600, or look: deployer show {name}; ps -fp {record.pid}",
-    )
+    detail = f"process {record.pid} of {record.user}@{record.host} runs `deployer {record.command}`{at}, "
+    detail += f"since {record.since}; {life[record.alive]}"
+    look = f"wait with --lock-timeout 600, or look: deployer show {name}; ps -fp {record.pid}"
+    return Locked(message, holder=record.as_dict(), detail=detail, help=look)
 
 
-def _locked_by_orphan(name: str, left: Record, child: Child) -> Locked:
+def _locked_by_orphan(name: str, former: Record, child: Child) -> Locked:
     return Locked(
         f"environment {name} is still being worked on",
-        holder={**left.as_dict(), "orphan": {"pid": child.pid, "doing": child.doing, "since": child.since}},
+        holder={**former.as_dict(), "orphan": {"pid": child.pid, "doing": child.doing, "since": child.since}},
         detail=f"process {child.pid} ({child.doing}, since {child.since}) goes on although the "
-        f"`deployer {left.command}` that started it (process {left.pid}) is gone",
+        f"`deployer {former.command}` that started it (process {former.pid}) is gone",
         remains="Nothing was changed by this command; when that process ends, the environment is free by itself.",
         help=f"wait with --lock-timeout 600, look with: ps -fp {child.pid}, "
         f"or end it in good order with: kill -INT {child.pid}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -196,6 +197,15 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(path) is None
     assert (record.pid, record.alive) == (os.getpid(), True)
     assert record.as_dict()["alive"] is True
+
+
+def test_a_record_is_read_whatever_its_user_is_called(tmp_path: Path) -> None:
+    """An undecodable byte of the environment must not hide the children that the record names."""
+    path = tmp_path / "lock"
+    record = replace(own_record("provision demo"), user="j\udcffrg ä\n", host="ü" * 3000)
+    with path.open("w+b") as file:
+        write_record(file.fileno(), record)
+        assert read_record(path) == replace(record, user="j?rg ä\n")
 
 
 def test_the_quick_look_knows_the_models_fields() -> None:
