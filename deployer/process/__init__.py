@@ -1,7 +1,6 @@
 """Child processes: the only place that starts one, signals one, or says whether one lives. Knows no tool."""
 
-from deployer.process.descendants import end_tree
-from deployer.process.identity import ProcessIdentity, identity_of, is_alive, own_identity
+from deployer.process.identity import ProcessIdentity, end_tree, identity_of, is_alive, own_identity
 from deployer.process.interrupts import Deadline, Interrupts
 from deployer.process.run import OnLine, Outcome, Register, Request, Stream, capture, run
 

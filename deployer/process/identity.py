@@ -1,8 +1,11 @@
-"""Who a process is: its pid together with its start time, because the kernel gives pids out again."""
+"""Who a process is: its pid together with its start time, because the kernel gives pids out again. And its descendants,
+in whatever sessions they are."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,7 +22,9 @@ class ProcessIdentity:
 
 def identity_of(pid: int) -> ProcessIdentity | None:
     """The identity of a running process; None where there is none (a zombie has ended)."""
-    started = _started_linux(pid) if sys.platform == "linux" else _started_ps(pid)
+    started = ""
+    with contextlib.suppress(OSError, IndexError, subprocess.SubprocessError):  # it may end while it is looked at
+        started = _started_linux(pid) if sys.platform == "linux" else _started_ps(pid)
     return ProcessIdentity(pid, started) if started else None
 
 
@@ -32,24 +37,58 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identity_of(identity.pid) == identity
 
 
+def end_tree(root: ProcessIdentity) -> None:
+    """Kills `root`, where it still lives, and its descendants; never the caller, who may give itself as `root`.
+
+    All are stopped first: none starts another meanwhile.
+    """
+    stopped: set[int] = set()
+    while is_alive(root) and (found := _family(root.pid) - stopped - {os.getpid()}):
+        _signal(found, signal.SIGSTOP)
+        stopped |= found
+    _signal(stopped, signal.SIGKILL)
+
+
+def _signal(pids: set[int], signum: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signum)
+
+
+def _family(root: int) -> set[int]:
+    parents = _parents()
+    family = {root}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def _parents() -> dict[int, int]:
+    if sys.platform != "linux":
+        return {int(pid): int(parent) for pid, parent in map(str.split, _ps("-A", "-o", "pid=,ppid=").splitlines())}
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.name)] = int(_stat(int(entry.name))[1])
+    return parents
+
+
 def _started_linux(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    fields = _stat(pid)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    # starttime is field 22 of proc(5), in clock ticks since boot; state and parent are the third and the fourth
+    return "" if fields[0] in "ZX" else f"{boot[:8]}:{fields[19]}"
+
+
+def _stat(pid: int) -> list[str]:
     # The command's name is in parentheses and may hold spaces and parentheses of its own: count from the last one.
-    fields = stat.rpartition(")")[2].split()
-    if len(fields) < 20 or fields[0] in "ZX":
-        return ""
-    return f"{boot[:8]}:{fields[19]}"  # starttime is field 22 of proc(5), in clock ticks since boot
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def _started_ps(pid: int) -> str:
-    try:
-        shown = subprocess.run(
-            ["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
-        ).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return "" if shown.startswith("Z") else shown.partition(" ")[2].strip()
+    state, _, started = _ps("-o", "state=,lstart=", "-p", str(pid)).strip().partition(" ")
+    return "" if state.startswith("Z") else started.strip()
+
+
+def _ps(*argv: str) -> str:
+    return subprocess.run(["ps", *argv], capture_output=True, text=True, timeout=10, check=True).stdout

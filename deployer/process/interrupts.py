@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from deployer.errors import Interrupted
 
@@ -40,17 +39,12 @@ class Interrupts:
     @contextmanager
     def listening(self) -> Iterator[Interrupts]:
         """SIGINT, SIGTERM, SIGHUP are counted here while the block runs. Does nothing outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-
-        def count(signum: int, frame: FrameType | None) -> None:
-            self.request(signum)
-
         wanted = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             wanted.append(signal.SIGHUP)  # under nohup, the user wants the run to outlive the terminal
-        before = {s: signal.signal(s, count) for s in wanted}
+        if threading.current_thread() is not threading.main_thread():
+            wanted = []
+        before = {s: signal.signal(s, lambda signum, frame: self.request(signum)) for s in wanted}
         try:
             yield self
         finally:

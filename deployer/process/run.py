@@ -30,7 +30,6 @@ OnLine = Callable[[Stream, str], None]
 _GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
 _LONGEST_LINE = 1024 * 1024
-_CHUNK = 256 * 1024
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks at a child
 
 
@@ -91,43 +90,39 @@ def run(
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
     started = time.monotonic()
-    reading = _Reading(on_line)
-    try:
-        child = subprocess.Popen(
-            argv,
-            cwd=request.cwd,
-            env=dict(request.env),
-            stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
-            stdout=reading.stdout,
-            stderr=reading.stderr,
-            start_new_session=True,
-            umask=0o077,
-        )
-    except OSError as error:
-        reading.close()
-        raise ToolMissing(f"{program} does not start, needed for: {request.doing}", detail=str(error)) from error
-    identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
-    stopping = _Stopping(request, child, interrupts, on_stopping)
-    try:
-        if register is not None:
-            register.child_started(identity, request.doing)
-            _open_gate(child)
-        pause = _SHORTEST_PAUSE
-        while (returncode := child.poll()) is None:
-            stopping.look()
-            pause = _SHORTEST_PAUSE if reading.once() else min(pause * 2, _LONGEST_PAUSE)
-            time.sleep(pause)
-        reading.rest()
-    except BaseException:
-        # The register could not be written: the gate never opened, and the child leaves by itself.
-        if child.stdin is not None and not child.stdin.closed:
-            child.stdin.close()
-        _end(child, reading, request)
-        raise
-    finally:
-        reading.close()
-        if register is not None and child.returncode is not None:
-            register.child_ended(identity)
+    with contextlib.closing(_Reading(on_line)) as reading:
+        try:
+            child = subprocess.Popen(
+                argv,
+                cwd=request.cwd,
+                env=request.env,
+                stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
+                stdout=reading.files["stdout"],
+                stderr=reading.files["stderr"],
+                start_new_session=True,
+                umask=0o077,
+            )
+        except OSError as error:
+            raise ToolMissing(f"{program} does not start, needed for: {request.doing}", detail=str(error)) from error
+        identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
+        stopping = _Stopping(request, child, interrupts, on_stopping)
+        try:
+            if register is not None:
+                register.child_started(identity, request.doing)
+                _open_gate(child)
+            pause = _SHORTEST_PAUSE
+            while (returncode := child.poll()) is None:
+                stopping.look()
+                pause = _SHORTEST_PAUSE if reading.once() else min(pause * 2, _LONGEST_PAUSE)
+                time.sleep(pause)
+            reading.rest()
+        except BaseException as error:
+            reading.failure = error  # nobody is told of the lines that still come
+            _end(child, reading, request)
+            raise
+        finally:
+            if register is not None and child.returncode is not None:
+                register.child_ended(identity)
     if reading.failure is not None:
         raise reading.failure
     return Outcome(
@@ -144,16 +139,11 @@ def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
 
     Raises Interrupted where it was asked to stop: half an answer must not be taken for one.
     """
-    lines: list[str] = []
-
-    def keep(stream: Stream, line: str) -> None:
-        if stream == "stdout":
-            lines.append(line)
-
-    outcome = run(request, interrupts=interrupts, on_line=keep)
+    lines: list[tuple[Stream, str]] = []
+    outcome = run(request, interrupts=interrupts, on_line=lambda stream, line: lines.append((stream, line)))
     if outcome.interrupted:
         interrupts.check(request.doing)
-    return outcome, "\n".join(lines)
+    return outcome, "\n".join(line for stream, line in lines if stream == "stdout")
 
 
 def _open_gate(child: subprocess.Popen[bytes]) -> None:
@@ -164,12 +154,11 @@ def _open_gate(child: subprocess.Popen[bytes]) -> None:
 
 def _end(child: subprocess.Popen[bytes], reading: _Reading, request: Request) -> None:
     """An unforeseen end of our own waiting: the child is asked, then made, to end."""
-    reading.mute()
+    if child.stdin is not None:
+        # Where the register could not be written, the gate never opened: the child leaves by itself.
+        child.stdin.close()
     for signum, seconds in ((request.stop_signal, request.grace), (signal.SIGKILL, 5.0)):
-        if signum == signal.SIGKILL:
-            _signal_group(child, signum)
-        elif child.poll() is None:
-            child.send_signal(signum)
+        _signal(child, signum)
         end = time.monotonic() + seconds
         with contextlib.suppress(KeyboardInterrupt):  # one more asks for the next rung
             while child.poll() is None and time.monotonic() < end:
@@ -179,55 +168,49 @@ def _end(child: subprocess.Popen[bytes], reading: _Reading, request: Request) ->
             return
 
 
-def _signal_group(child: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+def _signal(child: subprocess.Popen[bytes], signum: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signum)
+        if signum == signal.SIGKILL:
+            os.killpg(child.pid, signum)
+        else:
+            # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
+            child.send_signal(signum)
 
 
+@dataclass
 class _Stopping:
     """The ladder: ask once, ask again, kill. Climbed by the user's requests and by the time limit."""
 
-    def __init__(
-        self,
-        request: Request,
-        child: subprocess.Popen[bytes],
-        interrupts: Interrupts,
-        told: Callable[[int, float], None] | None,
-    ) -> None:
-        self._request, self._child, self._interrupts, self._told = request, child, interrupts, told
-        self._deadline = Deadline(request.timeout)
-        self._level = 0
-        self._started = self._level_since = time.monotonic()
-        self.timed_out = False
-        self.interrupted = False
+    request: Request
+    child: subprocess.Popen[bytes]
+    interrupts: Interrupts
+    told: Callable[[int, float], None] | None
+    timed_out: bool = False
+    interrupted: bool = False
+    level: int = 0
+
+    def __post_init__(self) -> None:
+        self.deadline = Deadline(self.request.timeout)
+        self.started = self.since = time.monotonic()
 
     def look(self) -> None:
-        wanted = min(self._interrupts.count, 3)
+        wanted = min(self.interrupts.count, 3)
         self.interrupted = self.interrupted or wanted > 0
-        over = -self._deadline.left
+        over = -self.deadline.left
         if over >= 0:
             self.timed_out = self.timed_out or not self.interrupted
-            wanted = max(wanted, 1 if over < self._request.grace else 2)
-        if self._level == 2 and time.monotonic() - self._level_since > self._request.kill_after:
+            wanted = max(wanted, 1 if over < self.request.grace else 2)
+        if self.level == 2 and time.monotonic() - self.since > self.request.kill_after:
             wanted = 3
-        while self._level < wanted:
+        while self.level < wanted:
             self._climb()
 
     def _climb(self) -> None:
-        self._level += 1
-        self._level_since = time.monotonic()
-        if self._told is not None:
-            self._told(self._level, self._level_since - self._started)
-        if self._level == 3:
-            _signal_group(self._child, signal.SIGKILL)
-        else:
-            # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
-            with contextlib.suppress(ProcessLookupError):
-                self._child.send_signal(self._request.stop_signal)
-
-
-def _drop(stream: Stream, line: str) -> None:
-    pass
+        self.level += 1
+        self.since = time.monotonic()
+        if self.told is not None:
+            self.told(self.level, self.since - self.started)
+        _signal(self.child, signal.SIGKILL if self.level == 3 else self.request.stop_signal)
 
 
 class _Reading:
@@ -240,23 +223,15 @@ class _Reading:
 
     def __init__(self, on_line: OnLine) -> None:
         self._on_line = on_line
-        self._files: dict[Stream, IO[bytes]] = {"stdout": _unnamed_file(), "stderr": _unnamed_file()}
-        self._read: dict[Stream, int] = dict.fromkeys(self._files, 0)
-        self._partial: dict[Stream, bytes] = dict.fromkeys(self._files, b"")
+        self.files: dict[Stream, IO[bytes]] = {"stdout": _unnamed_file(), "stderr": _unnamed_file()}
+        self._read: dict[Stream, int] = dict.fromkeys(self.files, 0)
+        self._partial: dict[Stream, bytes] = dict.fromkeys(self.files, b"")
         self.tail: deque[str] = deque(maxlen=20)
-        self.failure: Exception | None = None
-
-    @property
-    def stdout(self) -> IO[bytes]:
-        return self._files["stdout"]
-
-    @property
-    def stderr(self) -> IO[bytes]:
-        return self._files["stderr"]
+        self.failure: BaseException | None = None  # while there is one, the lines are dropped
 
     def once(self) -> bool:
         """Reads on; False where nothing is new."""
-        new = [self._more(stream) for stream in self._files]
+        new = [self._more(stream) for stream in self.files]
         return any(new)
 
     def rest(self) -> None:
@@ -267,19 +242,15 @@ class _Reading:
             if partial:
                 self._lines(stream, partial + b"\n")
 
-    def mute(self) -> None:
-        """From now on the lines are dropped."""
-        self._on_line = _drop
-
     def close(self) -> None:
-        for file in self._files.values():
+        for file in self.files.values():
             file.close()
 
     def _more(self, stream: Stream) -> bool:
-        descriptor = self._files[stream].fileno()
+        descriptor = self.files[stream].fileno()
         if os.fstat(descriptor).st_size < self._read[stream]:
             self._read[stream] = 0  # a shell's `echo ... > /dev/stderr` empties the file first
-        data = os.pread(descriptor, _CHUNK, self._read[stream])
+        data = os.pread(descriptor, 256 * 1024, self._read[stream])
         self._read[stream] += len(data)
         whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
         if len(rest) > _LONGEST_LINE:
