@@ -9,6 +9,7 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
+from deployer.remote import is_another
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
@@ -34,7 +35,7 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: boo
     def tofu_destroy() -> str:
         gone = _take_away(run, tofu, spec) if tofu else ()
         if tofu and not gone:
-            _see_nobody_answers(run.environment)
+            _see_nobody_answers(run)
         if abandon:
             run.warn("OpenTofu was not asked: the user says that nothing exists any more")
         run.learn(run.environment.resources_gone(utc_now()))
@@ -81,13 +82,18 @@ def _clean_up(folder: EnvironmentFolder) -> None:
             shutil.rmtree(path)
 
 
-def _see_nobody_answers(environment: AnyEnvironment) -> None:
+def _see_nobody_answers(run: Run[Destroying]) -> None:
     """Raises StepFailed where OpenTofu knew of nothing to take away, and yet a machine on record answers: its state was
-    lost and written anew, or the machine was taken out of it."""
-    for name, host in environment.hosts.items():
-        if not silence(host):
-            where = f"{name} still answers at {host.address} port {host.port}"
+    lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
+    session = run.session
+    for name, host in run.environment.hosts.items():
+        where, known_hosts = (host.address, host.port), session.folder.known_hosts
+        if not silence(host) and not is_another(
+            known_hosts, *where, environ=session.environ, interrupts=session.interrupts
+        ):
+            problem = (
+                f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy"
+            )
             detail = "its state has lost the machine, so this is not called destroyed"
-            way_out = f"deployer destroy {environment.name} --abandon --yes    # once the machine itself is gone"
-            problem = f"{where}, but OpenTofu knew of nothing to destroy"
+            way_out = f"deployer destroy {run.environment.name} --abandon --yes    # once the machine itself is gone"
             raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)

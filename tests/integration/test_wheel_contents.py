@@ -55,18 +55,14 @@ def test_what_is_shipped_is_what_the_checkout_tracks(checkout: Path, wheel: Path
 @pytest.mark.network
 def test_the_installed_package_finds_its_data(installed: Path, tmp_path: Path) -> None:
     code = f"from deployer.bundled import bundled; print(*map(bundled, {BUNDLED}))"
-    for kind, found in zip(
-        BUNDLED, output([installed / "python", "-c", code], tmp_path).split(), strict=True
-    ):
+    for kind, found in zip(BUNDLED, output([installed / "python", "-c", code], tmp_path).split(), strict=True):
         assert found.endswith(f"site-packages/deployer/_bundled/{kind}")
         assert Path(found).is_dir()
 
 
 @pytest.mark.network
 def test_the_installed_command_works_in_an_empty_directory(installed: Path, tmp_path: Path) -> None:
-    version = output(
-        [installed / "python", "-c", "import deployer; print(deployer.__version__)"], tmp_path
-    ).strip()
+    version = output([installed / "python", "-c", "import deployer; print(deployer.__version__)"], tmp_path).strip()
     assert version in output([installed / "deployer", "--version"], tmp_path)
     output([installed / "deployer", "init"], tmp_path)
     output([installed / "deployer", "validate", "-f", "demo.yml"], tmp_path)

@@ -142,9 +142,7 @@ def test_the_release_is_verified_and_installed_executable(server: Server, tmp_pa
     assert any(VERSION in line for line in told)
 
 
-def test_an_altered_archive_is_refused_and_no_other_source_covers_it_up(
-    server: Server, tmp_path: Path
-) -> None:
+def test_an_altered_archive_is_refused_and_no_other_source_covers_it_up(server: Server, tmp_path: Path) -> None:
     server.files = {ARCHIVE: zipped() + b"!", LISTING: listed(zipped())}
     other = Elsewhere()
     with pytest.raises(ToolMissing, match="checksum") as caught:
