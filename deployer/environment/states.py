@@ -176,8 +176,8 @@ class Destroying(_Destroyable, _InProgress, frozen=True):
         return self._with(at, resources=Resources.NONE, hosts={})
 
     def succeed(self, at: datetime) -> Destroyed:
-        """Destroyed. ValueError while resources are not known to be gone."""
-        if self.resources is not Resources.NONE:
+        """Destroyed. ValueError while resources are not known to be gone, or hosts are on record."""
+        if self.resources is not Resources.NONE or self.hosts:
             raise ValueError("resources may still exist")
         return _next(Destroyed, self, at, finished=self.progress.finished)
 

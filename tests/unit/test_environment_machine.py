@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -140,7 +141,10 @@ class EnvironmentMachine(RuleBasedStateMachine):
     @precondition(has("succeed"))
     @rule(at=TIMES)
     def succeed(self, at: datetime) -> None:
-        if self.environment.state == "destroying" and self.environment.resources is not Resources.NONE:
+        known = self.environment.resources is not Resources.NONE or self.environment.hosts
+        if isinstance(self.environment, Destroying) and known:
+            with pytest.raises(ValueError, match="may still exist"):
+                self.environment.succeed(at)
             return
         self.move("succeed", at)
 

@@ -172,6 +172,9 @@ def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     with pytest.raises(ValueError, match="may still exist"):
         run.succeed(AT)
+    handed_through = created().start_provision("r1", AT).found_hosts(WEB, AT).start_destroy("r2", AT)
+    with pytest.raises(ValueError, match="may still exist"):
+        handed_through.succeed(AT)
     gone = run.resources_gone(LATER)
     assert (gone.resources, gone.hosts) == (Resources.NONE, {})
     assert gone.succeed(LATER).state == "destroyed"
