@@ -113,7 +113,7 @@ def test_a_key_that_cannot_be_used(project: Project) -> None:
     [
         (None, "was not found"),
         ('{"terraform_version": "1.5.7"}', "is version 1.5.7, which is too old"),
-        ("no version", "does not say its version"),
+        ("nothing usable", "says no version"),
     ],
     ids=["missing", "old", "broken"],
 )
