@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from deployer.process import Interrupts
 from deployer.tofu.binary import find_engine
+
+# Whoever runs the suite in the background of a script has it start with SIGINT ignored, which children inherit; then
+# nothing that is interrupted here would notice.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
