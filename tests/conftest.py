@@ -12,9 +12,10 @@ import pytest
 from deployer.process import Interrupts
 from deployer.tofu.binary import find_engine
 
-# Whoever runs the suite in the background of a script has it start with SIGINT ignored, which children inherit; then
-# nothing that is interrupted here would notice.
+# Whoever runs the suite in the background of a script, or with nohup, has it start with these ignored, which children
+# inherit; then nothing that is interrupted here would notice.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
