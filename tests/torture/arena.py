@@ -107,6 +107,15 @@ class Arena:
         found.sort(key=lambda b: b.is_log)
         return found[number % len(found)]
 
+    @contextlib.contextmanager
+    def standing(self, at: Boundary) -> Iterator[World]:
+        """A world whose machine exists, in which `destroy` comes to that boundary: a playbook has left files to remove
+        where it removes."""
+        removes = at.kind in ("unlink", "rmdir")
+        with self.world(playbook=PLAYBOOK if removes else "") as world:
+            ok(world.run("up" if removes else "provision", "demo"))
+            yield world
+
     def kept(self, name: str, make: Callable[[], World]) -> World:
         """A world that outlives a trial, because it is dear to make."""
         if name not in self._kept:

@@ -100,11 +100,12 @@ def samples(world: World) -> tuple[bytes, ...]:
 
 
 def state_file(where: Arena, chance: random.Random, number: int) -> None:
-    """Hundreds of mutants: whatever reads says that it cannot, naming the file, or reads a whole environment."""
+    """Hundreds of mutants, thousands in the long campaign: whatever reads says that it cannot, naming the file, or
+    reads a whole environment."""
     world = where.kept("damage", where.new_world)
     path, wholes = world.environment / "environment.json", samples(world)
     deployer = Deployer(world.home, environ=world.environ, cwd=world.project)
-    for _ in range(500 if where.long else 250):
+    for _ in range(2500 if where.long else 250):
         mutant = chance.choice(MUTATIONS)(chance, chance.choice(wholes))
         path.write_bytes(mutant)
         _read(deployer, path)

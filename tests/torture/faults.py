@@ -15,9 +15,11 @@ import os
 import re
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +51,17 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a boundary: `do` is "kill", "int", "term", "stop", or the name of an errno that the call gives.
+    """What happens at a boundary: `do` is "kill", "int", "term", "stop", "clock", or the name of an errno that the call
+    gives.
 
     `lasting`: the call kinds that fail from then on, as they do on a disk that is and stays full.
+    `jump`: the seconds by which "clock" sets the time of day, for good; negative is back.
     """
 
     at: Boundary
     do: str
     lasting: tuple[str, ...] = ()
+    jump: float = 0.0
 
 
 def install(root: Path, trace: Path, fault: Fault | None) -> None:
@@ -88,6 +93,9 @@ class _Watch:
             return
         if fault.do in _SIGNALS:
             os.kill(os.getpid(), _SIGNALS[fault.do])
+            return
+        if fault.do == "clock":
+            set_clock(fault.jump)
             return
         half()
         if fault.do == "kill":
@@ -153,6 +161,33 @@ class _Watch:
             self.at("spawn", f"child:{_child([os.fsdecode(word) for word in args[1]])}")
 
 
+def set_clock(jump: float) -> None:
+    """The time of day is `jump` seconds later (or, negative, earlier) for this process, whoever has imported the
+    clocks; its children and the monotonic clock are as they were."""
+    now, now_ns = time.time, time.time_ns
+
+    class AsBefore(type):  # what is a datetime is one still
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, datetime)
+
+    class Set(datetime, metaclass=AsBefore):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=jump)
+
+    others: dict[Any, Any] = {
+        now: lambda: now() + jump,
+        now_ns: lambda: now_ns() + int(jump * 1e9),
+        datetime: Set,
+    }
+    for module in list(sys.modules.values()):
+        for name in ("time", "time_ns", "datetime"):
+            found = vars(module).get(name)
+            if module not in _CLOCKS and callable(found) and found in others:
+                setattr(module, name, others[found])
+
+
+_CLOCKS = (sys.modules["datetime"], sys.modules[__name__])  # `datetime.datetime` stays a type that others know
 _real_open = io.open
 _SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 _CALLS = {

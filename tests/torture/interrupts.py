@@ -10,8 +10,9 @@ import time
 
 from deployer.environment import InProgress, Resources
 from deployer.tofu.state import look
-from tests.torture.arena import Arena, Attack, destroyed, nothing_forgotten, ok
+from tests.torture.arena import PLAYBOOK, Arena, Attack, destroyed, nothing_forgotten, ok
 from tests.torture.faults import Fault
+from tests.torture.kills import names_the_step
 from tests.torture.terminal import Terminal
 from tests.torture.world import Done, World, randomness, until
 
@@ -22,6 +23,7 @@ SLOW = """\
     - name: Sleep
       raw: "echo > {place}; exec sleep 300"
 """
+SIGNALS = (("int", 130), ("term", 143))
 
 
 def stopped(world: World, done: Done, code: int) -> None:
@@ -33,6 +35,7 @@ def stopped(world: World, done: Done, code: int) -> None:
     assert "  now:" in done.err, done
     assert "  next:" in done.err, done
     nothing_forgotten(world, done)
+    names_the_step(world, done)
     state = look(world.environment / "tofu")
     assert state.condition in ("absent", "whole"), (state, str(done))
     assert not state.interrupted, (state, str(done))
@@ -43,7 +46,7 @@ def stopped(world: World, done: Done, code: int) -> None:
 def boundary(where: Arena, chance: random.Random, number: int) -> None:
     """SIGINT or SIGTERM at an enumerated boundary of provision; then the same command again."""
     at = where.boundary(randomness(1, "provision"), "provision", number)
-    what, code = chance.choice([("int", 130), ("term", 143)])
+    what, code = chance.choice(SIGNALS)
     with where.world() as world:
         done = world.run("provision", "demo", fault=Fault(at, what))
         if done.code == 0:  # asked when all was done
@@ -54,6 +57,45 @@ def boundary(where: Arena, chance: random.Random, number: int) -> None:
         else:
             stopped(world, done, code)
         ok(world.run("provision", "demo"))
+        destroyed(world)
+
+
+def configure(where: Arena, chance: random.Random, number: int) -> None:
+    """The same for configure: Ansible and its children are gone, and the same command goes on to the end."""
+    at = where.boundary(randomness(1, "configure"), "configure", number)
+    what, code = chance.choice(SIGNALS)
+    world = where.kept("interrupted", lambda: _configured(where))
+    done = world.run("configure", "demo", "--from-start", fault=Fault(at, what))
+    if world.state() == "configured":  # asked before anything began, or when all was done
+        assert done.code in (0, code), done
+    else:
+        stopped(world, done, code)
+    assert world.reality() == {"web1", "web1.began"}
+    ok(world.run("configure", "demo"))
+    assert world.state() == "configured"
+
+
+def _configured(where: Arena) -> World:
+    world = where.new_world(playbook=PLAYBOOK)
+    ok(world.run("up", "demo"))
+    return world
+
+
+def destroy(where: Arena, chance: random.Random, number: int) -> None:
+    """The same for destroy: `destroyed` is said when it is true, and the same command goes on to the end."""
+    at = where.boundary(randomness(1, "destroy"), "destroy", number)
+    what, code = chance.choice(SIGNALS)
+    with where.standing(at) as world:
+        before = world.state()
+        done = world.run("destroy", "demo", "--yes", fault=Fault(at, what))
+        if world.state() == before:  # asked before anything began
+            assert done.code == code, done
+            assert world.reality() == {"web1", "web1.began"}
+        elif world.state() == "destroyed":  # asked when all was done
+            assert done.code in (0, code), done
+            assert not world.reality()
+        else:
+            stopped(world, done, code)
         destroyed(world)
 
 
@@ -187,8 +229,17 @@ ATTACKS = (
         "SIGINT, SIGTERM anywhere in `provision`",
         "a signal to itself at an enumerated boundary",
         boundary,
-        6,
+        4,
     ),
+    Attack(
+        "interrupts.configure",
+        3,
+        "SIGINT, SIGTERM anywhere in `configure`",
+        "the same, with real Ansible on a real sshd",
+        configure,
+        2,
+    ),
+    Attack("interrupts.destroy", 3, "SIGINT, SIGTERM anywhere in `destroy`", "the same", destroy, 2),
     Attack("interrupts.key", 3, "Ctrl+C during apply", "the key typed on a pseudo terminal", key, 1),
     Attack(
         "interrupts.signals",

@@ -27,6 +27,17 @@ def truth_after_kill(world: World, done: Done) -> None:
     assert done.code == -9, done
     nothing_forgotten(world, done)
     environment = world.saved()
+    names_the_step(world, done)
+    if isinstance(environment, InProgress):
+        entry = next(line for line in world.real("list").out.splitlines() if line.startswith("demo"))
+        assert "interrupted" in entry or world.processes(), entry
+    shown = ok(world.run("show", "demo"))
+    assert environment is None or environment.state in shown.out
+
+
+def names_the_step(world: World, done: Done) -> None:
+    """The step of the child that was started last is in the state file, as in flight or as finished."""
+    environment = world.saved()
     began = [STEP_OF[child] for child in done.spawned if child in STEP_OF]
     if done.argv[0] == "destroy":
         began = began and ["tofu_destroy"]
@@ -35,11 +46,6 @@ def truth_after_kill(world: World, done: Done) -> None:
         finished = [step.name for step in getattr(environment, "finished", ())]
         named = [progress.step, *progress.finished_names] if progress else finished
         assert began[-1] in named, (began, environment.state, named, str(done))
-    if isinstance(environment, InProgress):
-        entry = next(line for line in world.real("list").out.splitlines() if line.startswith("demo"))
-        assert "interrupted" in entry or world.processes(), entry
-    shown = ok(world.run("show", "demo"))
-    assert environment is None or environment.state in shown.out
 
 
 def provision(where: Arena, chance: random.Random, number: int) -> None:
@@ -50,18 +56,28 @@ def provision(where: Arena, chance: random.Random, number: int) -> None:
         if chance.random() < 0.75:
             ok(world.run("provision", "demo", "--lock-timeout", "120"))
             assert (world.state(), world.reality()) == ("provisioned", {"web1", "web1.began"})
-        _destroy(where, world, number)
+        where.counts["provision and destroy killed"] += _destroy_killed(where, world, number)
+        destroyed(world)
 
 
-def _destroy(where: Arena, world: World, number: int) -> None:
+def destroy(where: Arena, chance: random.Random, number: int) -> None:
+    """Destroy killed, the next one as well in half of the trials, at another boundary; then repeated."""
+    with where.standing(where.boundary(randomness(0, "destroy"), "destroy", number)) as world:
+        assert _destroy_killed(where, world, number)
+        if chance.random() < 0.5:
+            where.counts["destroy killed twice"] += _destroy_killed(where, world, chance.randrange(1000))
+        destroyed(world)
+
+
+def _destroy_killed(where: Arena, world: World, number: int) -> bool:
     at = where.boundary(randomness(0, "destroy"), "destroy", number)
     done = world.run("destroy", "demo", "--yes", "--lock-timeout", "120", fault=Fault(at, "kill"))
-    if done.code == -9:  # a destroy of little has fewer boundaries
-        where.counts["kills.destroy"] += 1
+    if done.code == -9:
         truth_after_kill(world, done)
-    elif done.code != 1:  # it may doubt, and then `destroyed` follows its advice
+        return True
+    if done.code != 1:  # it may doubt, and then `destroyed` follows its advice
         ok(done)
-    destroyed(world)
+    return False  # a destroy of little has fewer boundaries
 
 
 def configure(where: Arena, chance: random.Random, number: int) -> None:
@@ -106,7 +122,15 @@ ATTACKS = (
         "kill -9 during `provision`",
         "SIGKILL to itself at an enumerated boundary; then the same command or `destroy`",
         provision,
-        6,
+        5,
+    ),
+    Attack(
+        "kills.destroy",
+        1,
+        "kill -9 during `destroy`",
+        "the same; in half of the trials the next `destroy` is killed as well",
+        destroy,
+        3,
     ),
     Attack(
         "kills.configure", 1, "kill -9 during `configure`", "the same, with real Ansible on a real sshd", configure, 3

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from deployer.environment import create, encode, restore
 from deployer.events import utc_now
 from tests.torture.arena import Arena, Attack, destroyed, nothing_forgotten, ok, told
-from tests.torture.faults import Fault
+from tests.torture.faults import Boundary, Fault
 from tests.torture.interrupts import SLOW, began
-from tests.torture.world import randomness, until
+from tests.torture.world import World, randomness, until
 
 
 def suspended(where: Arena, chance: random.Random, number: int) -> None:
@@ -98,6 +100,80 @@ def clocks(where: Arena, chance: random.Random, number: int) -> None:
         destroyed(world)
 
 
+def set_back(where: Arena, chance: random.Random, number: int) -> None:
+    """The clock is set in the middle of a run, an hour back or more, or ahead: the run ends well, and waits (for a
+    lock, for a hung tool, for a silent machine) end when they should."""
+    jump = (-3600.0, -400 * 86400.0, 3600.0)[number // len(_WAITS) % 3]
+    wait = _WAITS[number % len(_WAITS)]
+    with where.world(options={"pause": "1"}, timeouts=_LIMITS) as world:
+        wait(where, world, chance, jump)
+        where.write(world)
+        ok(world.run("list"))
+        assert ok(world.run("show", "demo")).out
+        ok(world.run("provision", "demo", "-f", "demo.yml", "--yes", "--from-start"))
+        destroyed(world)
+
+
+_LIMITS = {"apply": 30, "ssh": 30}
+
+
+def _ends_well(where: Arena, world: World, chance: random.Random, jump: float) -> None:
+    # Before a child: after it there is something with a time to write.
+    at = where.boundary(chance, "provision", 0, kinds=("spawn",))
+    done = ok(world.run("provision", "demo", fault=Fault(at, "clock", jump=jump)))
+    assert (world.state(), world.reality()) == ("provisioned", {"web1", "web1.began"}), done
+    assert done.seconds < 30, done
+    _jumped(world, jump)
+
+
+def _lock_in_time(where: Arena, world: World, chance: random.Random, jump: float) -> None:
+    """Who waits for a lock loses when its time is up, and not before; or gets it."""
+    held = world.start("provision", "demo", fault=Fault(Boundary("spawn", "tofu-plan", 1), "stop"))
+    until(lambda: _is_stopped(held.pid))
+    at = Boundary("flock", "environment.lock", chance.randint(2, 9))
+    refused = told(world.run("destroy", "demo", "--yes", "--lock-timeout", "2", fault=Fault(at, "clock", jump=jump)))
+    assert (refused.code, at in refused.trace) == (4, True), refused
+    assert 2 <= refused.seconds < 15, refused
+    waits = world.start("provision", "demo", "--lock-timeout", "60", fault=Fault(at, "clock", jump=jump))
+    until(lambda: str(at) in waits.said("trace"), 30)
+    held.send(signal.SIGCONT)
+    ok(held.wait())
+    assert ok(waits.wait()).seconds < 60
+
+
+def _hung_in_time(where: Arena, world: World, chance: random.Random, jump: float) -> None:
+    where.write(world, options={"pause": "600"}, timeouts={"apply": 4})
+    at = Boundary("spawn", "tofu-apply", 1)
+    done = world.run("provision", "demo", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
+    assert (told(done, "took longer than 4 s").code, 4 <= done.seconds < 60) == (1, True), done
+    _jumped(world, jump)
+    nothing_forgotten(world, done)
+
+
+def _silent_in_time(where: Arena, world: World, chance: random.Random, jump: float) -> None:
+    assert where.host.pid is not None
+    os.kill(where.host.pid, signal.SIGSTOP)
+    try:
+        where.write(world, timeouts={"ssh": 3})
+        at = Boundary("spawn", "tofu-output", 1)
+        done = world.run("provision", "demo", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
+        assert (told(done, "web1", "limit 3 s").code, 3 <= done.seconds < 40) == (1, True), done
+        _jumped(world, jump)
+    finally:
+        os.kill(where.host.pid, signal.SIGCONT)
+
+
+def _jumped(world: World, jump: float) -> None:
+    """The journal's times leap, which shows that the clock was set for whoever writes them."""
+    lines = (world.environment / "events.jsonl").read_text().splitlines()
+    times = [datetime.fromisoformat(json.loads(line)["at"]) for line in lines]
+    leaps = [(after - before).total_seconds() for before, after in pairwise(times)]
+    assert any(abs(leap - jump) < 60 for leap in leaps), leaps
+
+
+_WAITS = (_ends_well, _lock_in_time, _hung_in_time, _silent_in_time)
+
+
 def stopped(where: Arena, chance: random.Random, number: int) -> None:
     """SIGSTOP at a boundary, as long as others try their luck; SIGCONT, and all goes on."""
     at = where.boundary(randomness(3, "provision"), "provision", number, kinds=("fsync", "replace", "pwrite"))
@@ -140,6 +216,14 @@ ATTACKS = (
     Attack("timing.limits", 11, "a hung OpenTofu", "an engine that sleeps in one of its commands", limits, 6),
     Attack(
         "timing.silent", 11, "a silent machine, an endless playbook", "SIGSTOP of sshd; a task that sleeps", silent, 2
+    ),
+    Attack(
+        "timing.set_back",
+        11,
+        "a clock set back or ahead during a run",
+        "the process's clocks replaced at an enumerated boundary; runs, and waits for a lock, a tool, a machine",
+        set_back,
+        4,
     ),
     Attack(
         "timing.clocks", 11, "a clock set back or far ahead", "times in the file; no wait looks at the clock", clocks, 1
