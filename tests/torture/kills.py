@@ -36,7 +36,7 @@ def truth_after_kill(world: World, done: Done) -> None:
 
 
 def names_the_step(world: World, done: Done) -> None:
-    """The step of the child that was started last is in the state file, as in flight or as finished."""
+    """The step of the child that was started last is in the state file, as in flight, as finished or as failed."""
     environment = world.saved()
     began = [STEP_OF[child] for child in done.spawned if child in STEP_OF]
     if done.argv[0] == "destroy":
@@ -45,6 +45,8 @@ def names_the_step(world: World, done: Done) -> None:
         progress = getattr(environment, "progress", None)
         finished = [step.name for step in getattr(environment, "finished", ())]
         named = [progress.step, *progress.finished_names] if progress else finished
+        if failure := getattr(environment, "failure", None):  # it doubted, and was killed when that was saved
+            named = [*named, failure.step]
         assert began[-1] in named, (began, environment.state, named, str(done))
 
 
