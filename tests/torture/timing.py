@@ -105,7 +105,7 @@ def set_back(where: Arena, chance: random.Random, number: int) -> None:
     lock, for a hung tool, for a silent machine) end when they should."""
     jump = (-3600.0, -400 * 86400.0, 3600.0)[number // len(_WAITS) % 3]
     wait = _WAITS[number % len(_WAITS)]
-    with where.world(options={"pause": "1"}, timeouts=_LIMITS) as world:
+    with where.world(timeouts=_LIMITS) as world:
         wait(where, world, chance, jump)
         where.write(world)
         ok(world.run("list"))
@@ -131,9 +131,9 @@ def _lock_in_time(where: Arena, world: World, chance: random.Random, jump: float
     held = world.start("provision", "demo", fault=Fault(Boundary("spawn", "tofu-plan", 1), "stop"))
     until(lambda: _is_stopped(held.pid))
     at = Boundary("flock", "environment.lock", chance.randint(2, 9))
-    refused = told(world.run("destroy", "demo", "--yes", "--lock-timeout", "2", fault=Fault(at, "clock", jump=jump)))
+    refused = told(world.run("destroy", "demo", "--yes", "--lock-timeout", "1", fault=Fault(at, "clock", jump=jump)))
     assert (refused.code, at in refused.trace) == (4, True), refused
-    assert 2 <= refused.seconds < 15, refused
+    assert 1 <= refused.seconds < 15, refused
     waits = world.start("provision", "demo", "--lock-timeout", "60", fault=Fault(at, "clock", jump=jump))
     until(lambda: str(at) in waits.said("trace"), 30)
     held.send(signal.SIGCONT)
@@ -142,10 +142,10 @@ def _lock_in_time(where: Arena, world: World, chance: random.Random, jump: float
 
 
 def _hung_in_time(where: Arena, world: World, chance: random.Random, jump: float) -> None:
-    where.write(world, options={"pause": "600"}, timeouts={"apply": 4})
+    where.write(world, options={"pause": "600"}, timeouts={"apply": 2})
     at = Boundary("spawn", "tofu-apply", 1)
     done = world.run("provision", "demo", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
-    assert (told(done, "took longer than 4 s").code, 4 <= done.seconds < 60) == (1, True), done
+    assert (told(done, "took longer than 2 s").code, 2 <= done.seconds < 60) == (1, True), done
     _jumped(world, jump)
     nothing_forgotten(world, done)
 
@@ -154,10 +154,10 @@ def _silent_in_time(where: Arena, world: World, chance: random.Random, jump: flo
     assert where.host.pid is not None
     os.kill(where.host.pid, signal.SIGSTOP)
     try:
-        where.write(world, timeouts={"ssh": 3})
+        where.write(world, timeouts={"ssh": 2})
         at = Boundary("spawn", "tofu-output", 1)
         done = world.run("provision", "demo", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
-        assert (told(done, "web1", "limit 3 s").code, 3 <= done.seconds < 40) == (1, True), done
+        assert (told(done, "web1", "limit 2 s").code, 2 <= done.seconds < 40) == (1, True), done
         _jumped(world, jump)
     finally:
         os.kill(where.host.pid, signal.SIGCONT)
