@@ -59,7 +59,8 @@ def picture(lines: list[Cells]) -> str:
     width = round(max(map(len, lines)) * CELL + 2 * MARGIN)
     height = len(lines) * LINE + 2 * MARGIN + 24
     rows = "\n".join(
-        f'<text xml:space="preserve" x="{MARGIN}" y="{MARGIN + 36 + i * LINE}">{spans(line)}</text>' for i, line in enumerate(lines)
+        f'<text xml:space="preserve" x="{MARGIN}" y="{MARGIN + 36 + i * LINE}">{spans(line)}</text>'
+        for i, line in enumerate(lines)
     )
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">
