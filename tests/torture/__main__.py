@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    # Under nohup or in the background of a script these are ignored, and so by all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     engine = find_engine(os.environ, interrupts=Interrupts())
     book = Book(options.seed)
     print(f"seed {options.seed}, engine {engine.path} {engine.version}", flush=True)
