@@ -157,7 +157,7 @@ class Deployer(Reading):
         elif isinstance(before, (states.Provisioned, states.Configured)):
             done = ()
         else:
-            raise _wrong(before, "configure", f"deployer up {before.name}")
+            raise _wrong(before, "configure", next_commands(before)[0])
         spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
         return configure.configure(Run(session, before, started, configure.steps(spec)), spec)

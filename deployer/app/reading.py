@@ -94,12 +94,13 @@ class Reading:
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
         from deployer.remote import ssh_argv
+        from deployer.workflows.advice import next_commands
         from deployer.workflows.hosts import private_key, targets
 
         environment, spec, folder = self._load(name)
         if not environment.hosts:
-            detail = f"its state is {environment.state}"
-            raise WrongState(f"environment {name} has no hosts to log in to", detail=detail, help=f"deployer up {name}")
+            message, detail = f"environment {name} has no hosts to log in to", f"its state is {environment.state}"
+            raise WrongState(message, detail=detail, help=next_commands(environment)[0])
         chosen = host or (next(iter(environment.hosts)) if len(environment.hosts) == 1 else "")
         if chosen not in environment.hosts:
             raise InvalidInput(
