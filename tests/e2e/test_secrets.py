@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.project import NAME, Project
 from tests.machines import FleetHost
+from tests.watching import command_lines
 
 pytestmark = pytest.mark.container
 
@@ -70,21 +69,8 @@ def test_secrets_stay_where_they_belong(project: Project, fleet: Callable[[int],
 
     write()
     project.environ["CLOUD_CREDENTIAL"] = CREDENTIAL
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for process in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(process.read_bytes().decode(errors="replace"))
-                except OSError:
-                    continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     said: list[str] = []
-    try:
+    with command_lines() as lines:
         for arguments in (
             ["up", f"{NAME}.yml", "--verbose"],
             ["show", NAME, "--output", "json"],
@@ -111,9 +97,7 @@ def test_secrets_stay_where_they_belong(project: Project, fleet: Callable[[int],
         said.append(project.run("show", NAME).out)
         everything = everything_said(project)
         said.append(project.run("destroy", NAME, "--yes", "--verbose").err)
-    finally:
-        done.set()
-        watcher.join()
+    seen = {line.decode(errors="replace") for line in lines}
     assert any("tofu" in argv and "apply" in argv for argv in seen)
     assert any("ansible" in argv for argv in seen)
     for text in (*said, everything, everything_said(project), *seen):

@@ -31,6 +31,7 @@ from deployer.events import Event, Notice, Output, TaskProgress
 from deployer.process import Interrupts, ProcessIdentity, is_alive
 from tests.machines.fleet import Fleet, FleetHost
 from tests.machines.keys import KeyPair, make_key_pair
+from tests.watching import command_lines
 
 VARIABLE = "canary-in-a-variable"
 VAULTED = "canary-in-a-vault"
@@ -329,24 +330,8 @@ def test_secrets_are_in_no_argument_artifact_or_event(site: Site, monkeypatch: p
 """
     head = "hosts: host1\n  gather_facts: false\n  vars_files: [vaulted.yml]"
     request = replace(site.playbook(tasks, head=head), vault_password_file=password)
-    seen: set[bytes] = set()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(path.read_bytes())
-                except OSError:
-                    continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with command_lines() as seen:
         error = site.fail(request)
-    finally:
-        over.set()
-        watcher.join()
     assert (site.base / "used").read_text() == f"{VARIABLE} {VAULTED}\n"
     assert any(b"ansible-playbook" in words for words in seen)
     written = [path for path in site.workspace.rglob("*") if path.is_file() and "connections" not in path.parts]

@@ -21,6 +21,7 @@ from deployer.process import Interrupts
 from deployer.tofu.engine import Tofu, tofu_environment
 from deployer.tofu.state import locked_by, look
 from deployer.tofu.stream import Change
+from tests.watching import command_lines
 
 CANARY = "canary-77be0c1d"
 
@@ -411,29 +412,14 @@ def test_one_interrupt_is_forwarded_once(tmp_path: Path) -> None:
 def test_a_secret_is_in_no_argv_and_no_event(bench: Bench) -> None:
     (bench.folder / "terraform.tfvars.json").write_text(json.dumps({"token": CANARY}))
     tofu = bench.write(MODULE).tofu()
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for process in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(process.read_bytes().decode(errors="replace"))
-                except OSError:
-                    continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with command_lines() as lines:
         tofu.init()
         tofu.plan(bench.plan)
         tofu.apply(bench.plan)
         assert tofu.outputs()["password"] == f"{CANARY}!"
         tofu.drift()
         tofu.destroy()
-    finally:
-        done.set()
-        watcher.join()
+    seen = {line.decode(errors="replace") for line in lines}
     assert any(str(bench.plan) in argv for argv in seen), "the watcher has seen the apply"
     assert not [argv for argv in seen if CANARY in argv]
     assert CANARY not in bench.text

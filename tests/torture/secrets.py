@@ -6,14 +6,12 @@ import json
 import random
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.torture.arena import Arena, Attack, destroyed, ok
 from tests.torture.terminal import Terminal
 from tests.torture.world import World
+from tests.watching import command_lines
 
 CANARY = "canary-{}-4f1d"
 TOKEN, VARIABLE, VAULTED, ENVIRONMENT, PASSWORD = map(
@@ -37,29 +35,6 @@ _KNOWN = ("environment.json", "terraform.tfvars.json", "terraform.tfstate", "ter
           "variables.json", "deployer.tfplan")  # fmt: skip
 
 
-@contextmanager
-def watching() -> Iterator[set[bytes]]:
-    """All command lines of all processes meanwhile."""
-    seen: set[bytes] = set()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(path.read_bytes())
-                except OSError:
-                    continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        watcher.join()
-
-
 def canaries(where: Arena, chance: random.Random, number: int) -> None:
     """Five secrets on their ways through a whole life that fails here and there; looked for everywhere."""
     told: list[str] = []
@@ -79,7 +54,7 @@ def canaries(where: Arena, chance: random.Random, number: int) -> None:
                            "variables": {"secret": VARIABLE, "code": code}},
                 timeouts={"ssh": 20, "cloud_init": 2},
             )  # fmt: skip
-            with watching() as seen:
+            with command_lines() as seen:
                 environ = {"CLOUD_TOKEN": ENVIRONMENT, "TF_VAR_script": script}
                 for argv in (("validate", "-f", "demo.yml"), ("up", "demo.yml", "--yes", "--verbose"), ("plan", "demo"),
                              ("show", "demo", "--output", "json"), ("show", "demo"), ("list", "--output", "json"),

@@ -1,0 +1,33 @@
+"""Watching what all processes of this computer have on their command lines."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def command_lines() -> Iterator[set[bytes]]:
+    """All command lines of all processes meanwhile, as /proc has them."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            # Not glob: it looks at each path itself, and a process that ends meanwhile ends the watch.
+            for process in filter(str.isdigit, os.listdir("/proc")):
+                try:
+                    seen.add(Path("/proc", process, "cmdline").read_bytes())
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
