@@ -1,12 +1,21 @@
-"""Watching what all processes of this computer have on their command lines."""
+"""Waiting for a condition, and watching what all processes of this computer have on their command lines."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def until(condition: Callable[[], object], seconds: float = 60, what: str = "what is waited for") -> None:
+    """Returns when the condition holds; AssertionError, naming what was waited for, where it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.01)
 
 
 @contextmanager

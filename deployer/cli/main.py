@@ -63,12 +63,14 @@ def _run(arguments: list[str], options: Options) -> int:
 
 
 def _prepare_streams() -> None:
-    """A stream that was closed (`>&-`) becomes the void, lest a state file opened later takes its number."""
+    """A stream that was closed (`>&-`) becomes the void, lest a state file opened later takes its number; one that does
+    not block (Node.js leaves its children such pipes) is made to, lest what is printed to a slow reader is cut."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+        os.set_blocking(descriptor, True)
         stream = getattr(sys, name) or open(descriptor, "w" if descriptor else "r", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):

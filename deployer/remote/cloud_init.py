@@ -35,10 +35,12 @@ class CloudInit:
 # machine a handshake and a Python start for each poll. A process left over in the final stage's control group is most
 # often a reboot that cloud-init is about to ask for: the three seconds given to it keep us from calling that "done".
 REPORT_COMMAND = (
-    "exec sh -c 'd=/run/cloud-init; c=/sys/fs/cgroup/system.slice; n=0;"
+    "exec sh -c 'd=/run/cloud-init; n=0;"
     " while test -e $d/status.json -a $n -lt 10; do test -e $d/result.json && break; sleep 0.5; n=$((n+1)); done; n=0;"
-    " while test $n -lt 6 && cat $c/cloud-final.service/cgroup.procs $c/cloud-init-main.service/cgroup.procs"
-    ' 2>/dev/null | read -r p; do sleep 0.5; n=$((n+1)); done; s="too old, no JSON";'
+    " for c in /sys/fs/cgroup /sys/fs/cgroup/systemd; do"  # the second is where version 1 of control groups has it
+    " while test $n -lt 6 && cat $c/system.slice/cloud-final.service/cgroup.procs"
+    " $c/system.slice/cloud-init-main.service/cgroup.procs 2>/dev/null | read -r p; do sleep 0.5; n=$((n+1)); done;"
+    ' done; s="too old, no JSON";'
     " command -v cloud-init >/dev/null || s=absent;"
     ' test "$(systemctl is-system-running 2>/dev/null)" = stopping && s="going down";'
     ' echo; echo "deployer-report $(cat /proc/sys/kernel/random/boot_id 2>/dev/null) $s";'

@@ -22,6 +22,7 @@ import yaml
 
 from tests.machines import MODULE
 from tests.machines.container.machine import Process, Record
+from tests.watching import until
 
 PROGRAM = Path(sys.executable).parent / "deployer"
 NAME = "box"
@@ -114,7 +115,7 @@ class Project:
         """Runs it, and asks it once to stop, as soon as `when` is true."""
         process = self.start(*arguments)
         try:
-            until(lambda: when() or process.poll() is not None, "the moment to interrupt")
+            until(lambda: when() or process.poll() is not None, 120, "the moment to interrupt")
             process.send_signal(signum)
         except BaseException:
             process.kill()
@@ -205,13 +206,6 @@ class Project:
         tofu = self.folder / "tofu"
         if (tofu / "terraform.tfstate").exists():
             shutil.rmtree(tofu, ignore_errors=True)  # without their home, the next test reaps them
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import NAME, Project, until
+from tests.e2e.project import NAME, Project
+from tests.watching import until
 
 pytestmark = pytest.mark.container
 
@@ -91,7 +92,7 @@ def test_an_apply_that_was_killed(project: Project) -> None:
     project.run("create", "-f", f"{NAME}.yml")
     (project.folder / "hold").touch()
     process = project.start("up", NAME)
-    until(lambda: thing(project).exists(), "the thing is being made")
+    until(lambda: thing(project).exists(), 120, "the thing is being made")
     (child,) = project.run("show", NAME, "--output", "json").data["busy"]["children"]
     process.kill()
     process.communicate()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.project import Project, plain, until
+from tests.e2e.project import Project, plain
 from tests.machines.container.machine import Process
+from tests.watching import until
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
@@ -66,7 +67,7 @@ def test_the_main_job(installed: Path, project: Project) -> None:
     # The machine is killed behind our back: that is said where it is asked for, and `up` mends it.
     (pid,) = first
     os.kill(pid, signal.SIGKILL)
-    until(lambda: Process.of(pid) is None, "the machine is gone")
+    until(lambda: Process.of(pid) is None, 120, "the machine is gone")
     reality = project.run("show", NAME, "--refresh", "--output", "json").data["reality"]
     assert [line for line in reality if line.startswith("differs: web does not answer")], reality
     assert project.state_file.read_bytes() == before
@@ -75,7 +76,7 @@ def test_the_main_job(installed: Path, project: Project) -> None:
     project.run("up", "demo.yml", "--yes")
     assert project.state["state"] == "configured"
     (port,) = [p["host"] for p in project.show["hosts"]["web"]["ports"]]
-    until(lambda: answers(project, port), "the page is there again")
+    until(lambda: answers(project, port), 120, "the page is there again")
     assert len(qemu()) == 1
 
     # Nothing is left.

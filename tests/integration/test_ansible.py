@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from deployer.events import Event, Notice, Output, TaskProgress
 from deployer.process import Interrupts, ProcessIdentity, is_alive
 from tests.machines.fleet import Fleet, FleetHost
 from tests.machines.keys import KeyPair, make_key_pair
-from tests.watching import command_lines
+from tests.watching import command_lines, until
 
 VARIABLE = "canary-in-a-variable"
 VAULTED = "canary-in-a-vault"
@@ -137,13 +137,6 @@ class Site:
         for path in self.base.glob("asleep-*"):
             with contextlib.suppress(ProcessLookupError, ValueError):
                 os.kill(int(path.read_text()), signal.SIGKILL)
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

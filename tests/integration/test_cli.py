@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from deployer.cli.main import main
 from deployer.cli.program import COMMANDS
+from tests.watching import until
 
 PROGRAM = (sys.executable, "-m", "deployer.cli.main")
 
@@ -273,6 +275,21 @@ def test_a_full_disk_behind_the_result_is_told(project: Path, environ: dict[str,
     assert told.returncode == 1
     assert told.stderr.startswith("deployer: the result could not be written\n  cause: No space left on device")
     assert "Traceback" not in told.stderr
+
+
+def test_a_result_longer_than_a_pipe_that_does_not_block(project: Path, environ: dict[str, str]) -> None:
+    """Programs on Node.js leave such pipes to their children: what did not fit at once was lost."""
+    ours, its = os.pipe()
+    os.set_blocking(its, False)
+    size = fcntl.fcntl(its, fcntl.F_SETPIPE_SZ, 4096)
+    with subprocess.Popen(
+        [*PROGRAM, "schema"], cwd=project, env=environ, stdout=its, stderr=subprocess.PIPE
+    ) as process:
+        os.close(its)
+        until(lambda: int.from_bytes(fcntl.ioctl(ours, termios.FIONREAD, bytes(4)), sys.byteorder) == size)
+        with open(ours, encoding="utf-8") as pipe:
+            assert json.load(pipe)["title"]
+        assert process.wait(timeout=60) == 0
 
 
 def test_closed_streams_are_survived(demo: Path, project: Path, environ: dict[str, str]) -> None:

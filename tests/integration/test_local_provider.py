@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.watching import until
 
 pytestmark = pytest.mark.vm
 
@@ -36,13 +37,6 @@ def tofu_binary() -> str:
 def cache() -> Path:
     chosen = os.environ.get("DEPLOYER_CACHE", "")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache") / "deployer"
-
-
-def until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 def lives(pid: int) -> bool:

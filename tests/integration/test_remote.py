@@ -23,15 +23,9 @@ from deployer.process import Interrupts
 from deployer.remote import CloudInit, CloudInitOutcome, Target, is_another, wait_cloud_init, wait_ssh
 from deployer.remote.host_keys import read_keys
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
+from tests.watching import until
 
 T = TypeVar("T")
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @dataclass

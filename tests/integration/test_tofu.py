@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from deployer.process import Interrupts
 from deployer.tofu.engine import Tofu, tofu_environment
 from deployer.tofu.state import locked_by, look
 from deployer.tofu.stream import Change
-from tests.watching import command_lines
+from tests.watching import command_lines, until
 
 CANARY = "canary-77be0c1d"
 
@@ -135,13 +134,6 @@ def bench(any_engine: Path, tmp_path: Path) -> Bench:
     folder = tmp_path / "tofu"
     folder.mkdir()
     return Bench(any_engine, folder)
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 def test_from_nothing_to_nothing(bench: Bench) -> None:
@@ -308,7 +300,7 @@ def held(bench: Bench) -> Iterator[subprocess.Popen[str]]:
     (bench.folder / "hold").touch()
     by_hand = bench.by_hand("apply", "-auto-approve", "-no-color")
     try:
-        until(lambda: bool(locked_by(bench.folder)) and not by_hand.poll(), "the lock is held")
+        until(lambda: bool(locked_by(bench.folder)) and not by_hand.poll(), what="the lock is held")
         yield by_hand
     finally:
         (bench.folder / "hold").unlink(missing_ok=True)
@@ -430,7 +422,7 @@ def test_a_killed_command_is_known_as_such(bench: Bench) -> None:
     bench.write(SLOW).tofu().init()
     (bench.folder / "hold").touch()
     by_hand = bench.by_hand("apply", "-auto-approve")
-    until(lambda: bool(locked_by(bench.folder)), "the lock is held")
+    until(lambda: bool(locked_by(bench.folder)), what="the lock is held")
     by_hand.kill()
     (bench.folder / "hold").unlink()
     by_hand.communicate(timeout=60)

@@ -14,7 +14,7 @@ from tests.torture.arena import Arena, arena, destroyed, nothing_forgotten, ok, 
 from tests.torture.faults import Boundary, Fault
 from tests.torture.interrupts import began
 from tests.torture.terminal import Terminal
-from tests.torture.world import until
+from tests.watching import until
 
 pytestmark = [pytest.mark.torture, pytest.mark.xdist_group("torture")]
 

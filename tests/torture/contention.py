@@ -18,7 +18,8 @@ from deployer.storage.files import FileRepository
 from deployer.storage.record import Child, own_record, write_record
 from tests.torture.arena import Arena, Attack, destroyed, ok, told
 from tests.torture.faults import Boundary, Fault
-from tests.torture.world import reap, until
+from tests.torture.world import reap
+from tests.watching import until
 
 
 def crowd(where: Arena, chance: random.Random, number: int) -> None:

@@ -13,7 +13,8 @@ from deployer.process import identity_of
 from tests.torture.arena import PLAYBOOK, Arena, Attack, nothing_forgotten, ok, told
 from tests.torture.faults import Boundary, Fault
 from tests.torture.terminal import Terminal
-from tests.torture.world import World, until
+from tests.torture.world import World
+from tests.watching import until
 
 FAILING = PLAYBOOK.replace('"true"', '"false"')
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.torture.arena import PLAYBOOK, Arena, Attack, destroyed, nothing_forgotten, ok, told
 from tests.torture.faults import REMOVING, WRITING, Fault
 from tests.torture.interrupts import began
-from tests.torture.world import Done, World, randomness, until
+from tests.torture.world import Done, World, randomness
+from tests.watching import until
 
 COMMANDS = {
     "create": ("create", "-f", "demo.yml"),

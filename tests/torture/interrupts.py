@@ -14,7 +14,8 @@ from tests.torture.arena import PLAYBOOK, Arena, Attack, destroyed, nothing_forg
 from tests.torture.faults import Fault
 from tests.torture.kills import names_the_step
 from tests.torture.terminal import Terminal
-from tests.torture.world import Done, World, randomness, until
+from tests.torture.world import Done, World, randomness
+from tests.watching import until
 
 SLOW = """\
 - hosts: all

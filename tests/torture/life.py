@@ -24,7 +24,8 @@ from deployer.tofu.state import look
 from tests.torture.arena import Arena, Attack, destroyed, nothing_forgotten
 from tests.torture.disks import COMMANDS, LASTING
 from tests.torture.faults import Fault
-from tests.torture.world import Done, World, randomness, until
+from tests.torture.world import Done, World, randomness
+from tests.watching import until
 
 RUNNING = ("provision", "destroy", "create")
 

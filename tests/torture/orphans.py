@@ -9,7 +9,8 @@ import signal
 from deployer.process import identity_of
 from tests.torture.arena import Arena, Attack, destroyed, nothing_forgotten, ok, told
 from tests.torture.interrupts import began
-from tests.torture.world import World, until
+from tests.torture.world import World
+from tests.watching import until
 
 PLAYBOOK = """\
 - hosts: all

@@ -43,7 +43,8 @@ def canaries(where: Arena, chance: random.Random, number: int) -> None:
         vault = world.project / "vaulted.yml"
         vault.write_text(f"vaulted: {VAULTED}\n")
         tool = Path(sys.executable).with_name("ansible-vault")
-        subprocess.run([tool, "encrypt", "--vault-password-file", world.project / "password", vault], check=True)
+        words = (str(tool), "encrypt", "--vault-password-file", str(world.project / "password"), str(vault))
+        subprocess.run(words, check=True, capture_output=True)  # Ansible takes no stream of ours that does not block
         (world.project / "site.yml").write_text(PLAYBOOK)
         for code, script in ((1, "true"), (0, "exit 4")):
             where.write(

@@ -10,7 +10,8 @@ import signal
 import time
 from types import TracebackType
 
-from tests.torture.world import World, until
+from tests.torture.world import World
+from tests.watching import until
 
 
 class Terminal:

@@ -16,7 +16,8 @@ from deployer.events import utc_now
 from tests.torture.arena import Arena, Attack, destroyed, nothing_forgotten, ok, told
 from tests.torture.faults import Boundary, Fault
 from tests.torture.interrupts import SLOW, began
-from tests.torture.world import World, randomness, until
+from tests.torture.world import World, randomness
+from tests.watching import until
 
 
 def suspended(where: Arena, chance: random.Random, number: int) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from deployer.environment import AnyEnvironment, restore
 from deployer.storage.record import Record, read_record
 from tests.torture.faults import Boundary, Fault, install
+from tests.watching import until
 
 MODULES = Path(__file__).with_name("modules")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -265,13 +266,6 @@ def _story(words: str) -> str:
     """The traceback that an internal error speaks of; its file goes with the world."""
     path = Path(words.partition("the traceback: ")[2].partition("\n")[0])
     return path.read_text(errors="replace") if path.is_file() else ""
-
-
-def until(condition: Callable[[], object], seconds: float = 60, what: str = "it does not come true") -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}, in {seconds:g} s"
-        time.sleep(0.01)
 
 
 def reap() -> None:
