@@ -64,12 +64,24 @@ def test_the_main_job(installed: Path, project: Project) -> None:
     assert project.state_file.read_bytes() == before
     assert qemu() == first
 
+    # It reboots behind our back: for a while it does not answer, and that is all there is to say.
+    booted = boot(project)
+    project.run("ssh", NAME, "--", "sudo systemctl reboot", code=None)
+    told: set[str] = set()
+    while boot(project) in ("", booted):
+        told.update(reality(project))
+    said = [line for line in told if not line.startswith(("same:", "differs: web does not answer"))]
+    assert not said, said
+    assert all(line.startswith("same:") for line in reality(project))
+    until(lambda: answers(project, port), 120, "the page is there again")
+    assert project.state_file.read_bytes() == before
+
     # The machine is killed behind our back: that is said where it is asked for, and `up` mends it.
     (pid,) = first
     os.kill(pid, signal.SIGKILL)
     until(lambda: Process.of(pid) is None, 120, "the machine is gone")
-    reality = project.run("show", NAME, "--refresh", "--output", "json").data["reality"]
-    assert [line for line in reality if line.startswith("differs: web does not answer")], reality
+    found = reality(project)
+    assert [line for line in found if line.startswith("differs: web does not answer")], found
     assert project.state_file.read_bytes() == before
     declined = project.run("up", "demo.yml", code=2)
     assert "OpenTofu's plan" in declined.err
@@ -87,6 +99,17 @@ def test_the_main_job(installed: Path, project: Project) -> None:
     left = {path.name for path in project.folder.iterdir()}
     assert left == {"environment.json", "environment.lock", "events.jsonl", "logs"}
     assert json.loads((project.folder / "events.jsonl").read_text().splitlines()[-1])["kind"] == "run_finished"
+
+
+def boot(project: Project) -> str:
+    """Which boot the machine is in; nothing while it does not let us in."""
+    return project.run("ssh", NAME, "--", "cat /proc/sys/kernel/random/boot_id", code=None).out.strip()
+
+
+def reality(project: Project) -> list[str]:
+    found = project.run("show", NAME, "--refresh", "--output", "json").data["reality"]
+    assert isinstance(found, list)
+    return found
 
 
 def answers(project: Project, port: int) -> bool:

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--only", default="", help="attacks whose name begins so: kills, disks.full, ...")
+    parser.add_argument("--every", action="store_true", help="each boundary once, however long that takes")
     parser.add_argument("--trial", type=int, help="this trial alone")
     parser.add_argument("--short", action="store_true", help="crowds and lives of the size that the quick suite has")
     parser.add_argument("--write", action="store_true", help="put the counts into docs/reliability.md")
@@ -49,7 +50,7 @@ def main() -> int:
             for attack in attacks:
                 book.trial(attack, where, options.trial)
         else:
-            campaign(where, book, options.minutes, attacks)
+            campaign(where, book, options.minutes, attacks, every=options.every)
         counts = dict(where.counts)
     minutes = (time.monotonic() - began) / 60
     for attack in attacks:

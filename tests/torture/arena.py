@@ -44,6 +44,8 @@ class Attack:
     how: str
     trial: Callable[[Arena, random.Random, int], None]
     slice: int
+    command: str = ""  # the command whose boundaries it goes through, one after the other
+    each: int = 1  # trials at each of them
 
     def __str__(self) -> str:
         return self.name

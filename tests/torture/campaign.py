@@ -95,18 +95,31 @@ class Book:
         return "\n".join(lines)
 
 
-def campaign(where: Arena, book: Book, minutes: float, attacks: Sequence[Attack], *, say: bool = True) -> None:
-    """Round after round: of each attack as many trials as its slice has, with numbers that go on, until time is up."""
+def campaign(where: Arena, book: Book, minutes: float, attacks: Sequence[Attack], *, every: bool = False) -> None:
+    """Round after round: of each attack as many trials as its slice has, with numbers that go on, until time is up.
+
+    `every`: instead, each attack that goes through the boundaries of a command meets each of them, those of mere logs
+    left out; the others have one slice. `minutes` is no limit then.
+    """
+    if every:
+        for attack in attacks:
+            boundaries = [b for b in where.clean(attack.command) if not b.is_log] if attack.command else []
+            for _ in range(len(boundaries) * attack.each or attack.slice):
+                _trial(where, book, attack)
+        return
     end = time.monotonic() + minutes * 60
-    while time.monotonic() < end:
+    while True:
         for attack in attacks:
             for _ in range(attack.slice):
                 if time.monotonic() >= end:
                     return
-                began, number = time.monotonic(), book.trials[attack.name]
-                fine = book.trial(attack, where, number)
-                if say:
-                    took = time.monotonic() - began
-                    print(f"{attack.name:22} {number:5} {took:6.1f} s  {'held' if fine else 'LOST'}", flush=True)
-                    if not fine:
-                        print(book.losses[attack.name][-1], flush=True)
+                _trial(where, book, attack)
+
+
+def _trial(where: Arena, book: Book, attack: Attack) -> None:
+    began, number = time.monotonic(), book.trials[attack.name]
+    fine = book.trial(attack, where, number)
+    took = time.monotonic() - began
+    print(f"{attack.name:22} {number:5} {took:6.1f} s  {'held' if fine else 'LOST'}", flush=True)
+    if not fine:
+        print(book.losses[attack.name][-1], flush=True)

@@ -51,8 +51,8 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a boundary: `do` is "kill", "int", "term", "stop", "clock", or the name of an errno that the call
-    gives.
+    """What happens at a boundary: `do` is "kill", "int", "term", "hup", "stop", "clock", or the name of an errno that
+    the call gives.
 
     `lasting`: the call kinds that fail from then on, as they do on a disk that is and stays full.
     `jump`: the seconds by which "clock" sets the time of day, for good; negative is back.
@@ -189,7 +189,7 @@ def set_clock(jump: float) -> None:
 
 _CLOCKS = (sys.modules["datetime"], sys.modules[__name__])  # `datetime.datetime` stays a type that others know
 _real_open = io.open
-_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
+_SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "hup": signal.SIGHUP, "stop": signal.SIGSTOP}
 _CALLS = {
     "fsync": ("fsync",),
     "replace": ("replace", "rename"),

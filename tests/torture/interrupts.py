@@ -11,7 +11,7 @@ import time
 from deployer.environment import InProgress, Resources
 from deployer.tofu.state import look
 from tests.torture.arena import PLAYBOOK, Arena, Attack, destroyed, nothing_forgotten, ok
-from tests.torture.faults import Fault
+from tests.torture.faults import Boundary, Fault
 from tests.torture.kills import names_the_step
 from tests.torture.terminal import Terminal
 from tests.torture.world import Done, World, randomness
@@ -24,7 +24,7 @@ SLOW = """\
     - name: Sleep
       raw: "echo > {place}; exec sleep 300"
 """
-SIGNALS = (("int", 130), ("term", 143))
+SIGNALS = (("int", 130), ("term", 143), ("hup", 129))
 
 
 def stopped(world: World, done: Done, code: int) -> None:
@@ -44,10 +44,15 @@ def stopped(world: World, done: Done, code: int) -> None:
     assert not world.processes(), world.processes()
 
 
+def _signal_at(where: Arena, command: str, number: int) -> tuple[Boundary, str, int]:
+    """A boundary, a signal for it, and the exit code that it makes."""
+    place, which = divmod(number, len(SIGNALS))
+    return (where.boundary(randomness(1, command), command, place), *SIGNALS[which])
+
+
 def boundary(where: Arena, chance: random.Random, number: int) -> None:
-    """SIGINT or SIGTERM at an enumerated boundary of provision; then the same command again."""
-    at = where.boundary(randomness(1, "provision"), "provision", number)
-    what, code = chance.choice(SIGNALS)
+    """Each signal at each boundary of provision; then the same command again."""
+    at, what, code = _signal_at(where, "provision", number)
     with where.world() as world:
         done = world.run("provision", "demo", fault=Fault(at, what))
         if done.code == 0:  # asked when all was done
@@ -63,8 +68,7 @@ def boundary(where: Arena, chance: random.Random, number: int) -> None:
 
 def configure(where: Arena, chance: random.Random, number: int) -> None:
     """The same for configure: Ansible and its children are gone, and the same command goes on to the end."""
-    at = where.boundary(randomness(1, "configure"), "configure", number)
-    what, code = chance.choice(SIGNALS)
+    at, what, code = _signal_at(where, "configure", number)
     world = where.kept("interrupted", lambda: _configured(where))
     done = world.run("configure", "demo", "--from-start", fault=Fault(at, what))
     if world.state() == "configured":  # asked before anything began, or when all was done
@@ -84,8 +88,7 @@ def _configured(where: Arena) -> World:
 
 def destroy(where: Arena, chance: random.Random, number: int) -> None:
     """The same for destroy: `destroyed` is said when it is true, and the same command goes on to the end."""
-    at = where.boundary(randomness(1, "destroy"), "destroy", number)
-    what, code = chance.choice(SIGNALS)
+    at, what, code = _signal_at(where, "destroy", number)
     with where.standing(at) as world:
         before = world.state()
         done = world.run("destroy", "demo", "--yes", fault=Fault(at, what))
@@ -227,20 +230,33 @@ ATTACKS = (
     Attack(
         "interrupts.boundary",
         3,
-        "SIGINT, SIGTERM anywhere in `provision`",
+        "SIGINT, SIGTERM, SIGHUP anywhere in `provision`",
         "a signal to itself at an enumerated boundary",
         boundary,
         4,
+        command="provision",
+        each=len(SIGNALS),
     ),
     Attack(
         "interrupts.configure",
         3,
-        "SIGINT, SIGTERM anywhere in `configure`",
+        "SIGINT, SIGTERM, SIGHUP anywhere in `configure`",
         "the same, with real Ansible on a real sshd",
         configure,
         2,
+        command="configure",
+        each=len(SIGNALS),
     ),
-    Attack("interrupts.destroy", 3, "SIGINT, SIGTERM anywhere in `destroy`", "the same", destroy, 2),
+    Attack(
+        "interrupts.destroy",
+        3,
+        "SIGINT, SIGTERM, SIGHUP anywhere in `destroy`",
+        "the same",
+        destroy,
+        2,
+        command="destroy",
+        each=len(SIGNALS),
+    ),
     Attack("interrupts.key", 3, "Ctrl+C during apply", "the key typed on a pseudo terminal", key, 1),
     Attack(
         "interrupts.signals",

@@ -125,6 +125,7 @@ ATTACKS = (
         "SIGKILL to itself at an enumerated boundary; then the same command or `destroy`",
         provision,
         5,
+        command="provision",
     ),
     Attack(
         "kills.destroy",
@@ -133,9 +134,16 @@ ATTACKS = (
         "the same; in half of the trials the next `destroy` is killed as well",
         destroy,
         3,
+        command="destroy",
     ),
     Attack(
-        "kills.configure", 1, "kill -9 during `configure`", "the same, with real Ansible on a real sshd", configure, 3
+        "kills.configure",
+        1,
+        "kill -9 during `configure`",
+        "the same, with real Ansible on a real sshd",
+        configure,
+        3,
+        command="configure",
     ),
-    Attack("kills.create", 1, "kill -9 during `create`", "the same", create, 3),
+    Attack("kills.create", 1, "kill -9 during `create`", "the same", create, 3, command="create"),
 )
