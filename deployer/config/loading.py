@@ -5,11 +5,10 @@ Refuses to know states; looks at no other file than those the specification name
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +16,7 @@ from typing import TypeAlias
 from pydantic import JsonValue, ValidationError
 
 from deployer.bundled import Kind, bundled
-from deployer.config.complaints import Complaint, dotted, listed, number_key_complaints, spec_complaints, suggestion
+from deployer.config.complaints import Complaint, complaint, listed, spec_complaints, suggestion
 from deployer.config.document import BadDocument, FieldPath, parse
 from deployer.config.model import Spec, is_path
 from deployer.errors import InvalidSpec
@@ -46,17 +45,14 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     try:
         document = parse(_read(path))
     except BadDocument as error:
-        raise _refused(path, [Complaint(error.line, "", printable(error.problem))]) from None
-    complaints = list(number_key_complaints(document))
+        raise _refused(path, [Complaint(error.line, "", error.problem)]) from None
     try:
         spec = Spec.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        raise _refused(path, [*complaints, *spec_complaints(error, document)]) from None
-    for named, problem in (*_machines(spec, directory, root("tofu")), *_files(spec, directory, root("playbooks"))):
-        field = document.existing(named)
-        complaints.append(Complaint(document.lines[field], dotted(field), printable(problem)))
-    if complaints:
-        raise _refused(path, complaints)
+        raise _refused(path, spec_complaints(error, document)) from None
+    wrong = [*_machines(spec, directory, root("tofu")), *_files(spec, directory, root("playbooks"))]
+    if wrong:
+        raise _refused(path, [complaint(document, document.existing(field), problem) for field, problem in wrong])
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory)
 
 
@@ -65,38 +61,20 @@ def located(directory: Path, name: str) -> Path:
     return directory / os.path.expanduser(name)
 
 
-def _shown(path: Path) -> str:
-    """The file as people name it: from where they stand, if it lies below."""
-    below = path.is_absolute() and path.is_relative_to(Path.cwd())
-    return printable(str(path.relative_to(Path.cwd()) if below else path))
-
-
-def _refused(path: Path, complaints: list[Complaint]) -> InvalidSpec:
-    file = _shown(path)
+def _refused(path: Path, complaints: Iterable[Complaint]) -> InvalidSpec:
+    file = printable(os.path.relpath(path))
     next_command = f"deployer validate -f {shlex.quote(file)}" if os.path.isfile(path) else "deployer init"
     return InvalidSpec(f"{file} cannot be used", complaints=listed(complaints, file), help=next_command)
 
 
 def _read(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():
-            raise BadDocument(0, "not a regular file")
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-    except FileNotFoundError:
-        close = difflib.get_close_matches(path.name, [p.name for p in _yaml_files(path.parent)], n=1, cutoff=0.8)
-        hint = f"; did you mean {_shown(path.with_name(close[0]))}?" if close else ""
-        raise BadDocument(0, f"no such file{hint}") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise BadDocument(0, f"cannot be read: {reason}") from None
+    if problem := _unreadable(path):
+        raise BadDocument(0, problem)
+    with path.open("rb") as stream:
+        content = stream.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise BadDocument(1, "the file is larger than 1 MiB")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BadDocument(line, f"not UTF-8: byte {content[error.start]:#04x}; save the file as UTF-8") from None
+    return content.decode(errors="surrogateescape")  # what is not UTF-8 is refused as no YAML, with its line
 
 
 def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
@@ -105,19 +83,14 @@ def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
     known = sorted(path.name for path in bundle.glob("*") if _is_module(path))
     if provider.path is not None:
         folder = located(directory, provider.path)
-        if not folder.is_dir():
-            yield ("provider", "path"), f"no folder {folder}"
-        elif not _is_module(folder):
-            yield ("provider", "path"), f"no *.tf or *.tofu file in {folder}"
+        if not _is_module(folder):
+            yield ("provider", "path"), f"no folder with *.tf or *.tofu files: {folder}"
     elif provider.title not in known:
         hint = f"{suggestion(provider.title, known)}; or give the path of a module"
         yield ("provider", "name"), f"no bundled provider {provider.title}; {hint}"
     for host, machine in spec.hosts.items():
         if provider.name == "existing" and machine.address is None:
             yield ("hosts", host), "the provider existing needs this host's address"
-        for option in ("address", "port", "user"):
-            if provider.name == "local" and getattr(machine, option) is not None:
-                yield ("hosts", host, option), "only for machines that exist (provider: existing)"
         for here, _ in machine.forwards:
             if here and (other := taken.setdefault(here, host)) != host:
                 problem = f"port {here} of this computer leads to {other} already; 0 takes any free port"
@@ -130,14 +103,13 @@ def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
         (("configure", "vault_password_file"), spec.configure.vault_password_file),
         (("ssh", "private_key"), spec.ssh.private_key),
     ]
-    known = [path.stem for path in _yaml_files(bundle)]
+    known = sorted(path.stem for path in bundle.glob("*.yml"))
     for index, entry in enumerate(spec.configure.playbooks):
         field: FieldPath = ("configure", "playbooks", index)
         if is_path(entry):
             files.append((field, entry))
         elif entry not in known:
-            here = [path.name for path in _yaml_files(directory) if path.stem == entry]
-            hint = f"did you mean ./{here[0]}?" if here else suggestion(entry, known)
+            hint = f"{suggestion(entry, known)}; or give a path, as ./{entry}.yml"
             yield field, f"no bundled playbook {entry}; {hint}"
     for field, name in files:
         if name is not None and (problem := _unreadable(located(directory, name))):
@@ -152,10 +124,6 @@ def _unreadable(file: Path) -> str:
             return ""
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
-
-
-def _yaml_files(folder: Path) -> list[Path]:
-    return sorted((*folder.glob("*.yml"), *folder.glob("*.yaml")))
 
 
 def _is_module(folder: Path) -> bool:

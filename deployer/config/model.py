@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
@@ -23,27 +22,15 @@ Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Jso
 Options = dict[str, JsonValue]
 
 
-def _either(problem: str, member: Callable[[Any], str | None]) -> Discriminator:
-    """A union that says itself which member is meant: a wrong value gets one complaint, not one of each member."""
-    return Discriminator(member, custom_error_type="kind", custom_error_message=problem)
+def _one_or_many(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _one_or_many(value: Any) -> str | None:
-    return {int: "one", list: "many", tuple: "many"}.get(type(value))
+def _named_or_at_path(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
-def _config_or_none(value: Any) -> str | None:
-    return "config" if isinstance(value, dict) else "none" if value is False else None
-
-
-_Ports = Annotated[
-    Annotated[Port, Tag("one")] | Annotated[tuple[Port, ...], Tag("many")],
-    _either("must be a port number, or a list of port numbers", _one_or_many),
-]
-_CloudConfig = Annotated[
-    Annotated[Options, Tag("config")] | Annotated[Literal[False], Tag("none")],
-    _either("must be a mapping of cloud-config, or false", _config_or_none),
-]
+Ports = Annotated[tuple[Port, ...], BeforeValidator(_one_or_many, json_schema_input_type=Port | tuple[Port, ...])]
 
 
 class Forward(NamedTuple):
@@ -67,18 +54,12 @@ class Provider(_Section):
     @model_validator(mode="after")
     def _exactly_one(self) -> Provider:
         if (self.name is None) == (self.path is None):
-            raise ValueError("give either a name (local, existing) or a path")
+            raise PydanticCustomError("either", "give either a name (local, existing) or a path")
         return self
 
     @property
     def title(self) -> str:
         return self.name or str(self.path)
-
-
-def _named_or_at_path(value: object) -> object:
-    if not isinstance(value, str | dict | Provider):
-        raise PydanticCustomError("kind", "must be a provider's name, or a mapping with name or path")
-    return {"name": value} if isinstance(value, str) else value
 
 
 _Provider = Annotated[Provider, BeforeValidator(_named_or_at_path, json_schema_input_type=str | Provider)]
@@ -90,7 +71,9 @@ class Machine(_Section):
     cpus: int = Field(default=2, ge=1, le=256, description="Processors.")
     memory: int = Field(default=1024, ge=128, le=4 * 1024 * 1024, description="Memory in MiB.")
     disk: int = Field(default=8, ge=1, le=64 * 1024, description="Disk in GiB.")
-    ports: dict[PortHere, _Ports] = Field(default={}, description="This computer's port (0: any): the machine's ports.")
+    ports: dict[PortHere, Ports] = Field(
+        default={}, description="This computer's port (0: any): the machine's, one or a list."
+    )
     address: Line | None = Field(default=None, description="For `existing`: the machine's address.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
     user: Line | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
@@ -99,24 +82,24 @@ class Machine(_Section):
     @model_validator(mode="after")
     def _one_port_one_target(self) -> Machine:
         for host, machine in self.ports.items():
-            if host and isinstance(machine, tuple) and len(machine) != 1:
-                raise ValueError(f"port {host} of this computer can lead to one port of the machine only")
+            if host and len(machine) != 1:
+                problem = "port {host} of this computer leads to exactly one of the machine"
+                raise PydanticCustomError("target", problem, {"host": host})
         return self
 
     @property
     def forwards(self) -> tuple[Forward, ...]:
-        pairs = ((host, to if isinstance(to, tuple) else (to,)) for host, to in self.ports.items())
-        return tuple(Forward(host, target) for host, targets in pairs for target in targets)
+        return tuple(Forward(host, machine) for host, machines in self.ports.items() for machine in machines)
 
 
 class Ssh(_Section):
-    user: Login = Field(default="deployer", description="The user that is created on the machines and logged in as.")
+    user: Login = Field(default="deployer", description="The login made on the machines: a-z, 0-9, _ and -.")
     private_key: Line | None = Field(default=None, description="Your own key, without passphrase or in an agent.")
 
 
 class Configure(_Section):
-    playbooks: tuple[Line, ...] = Field(default=(), description="In order: bundled ones by name, yours by path.")
-    variables: Variables = Field(default={}, description="For all playbooks. May hold secrets: they are never shown.")
+    playbooks: tuple[Line, ...] = Field(default=(), description="A list: bundled ones by name, yours by path.")
+    variables: Variables = Field(default={}, description="For all playbooks. Names of letters, digits, _. Never shown.")
     vault_password_file: Line | None = Field(default=None, description="A file with the Ansible Vault password.")
 
 
@@ -136,24 +119,28 @@ class Spec(_Section):
     """An environment: one or more machines, where they come from, and what is done to them."""
 
     name: Name = Field(description="The environment's name: a-z, 0-9 and hyphens, at most 40 characters.")
-    provider: _Provider = Field(default=Provider(name="local"), description="Where the machines come from.")
-    hosts: dict[HostName, Machine] = Field(min_length=1, description="The machines, by name.")
+    provider: _Provider = Field(
+        default=Provider(name="local"), description="Where the machines come from: a name, or a mapping."
+    )
+    hosts: dict[HostName, Machine] = Field(
+        min_length=1, description="Machines by name (a-z, 0-9, -); `{}`: all defaults."
+    )
     ssh: Ssh = Field(default=Ssh(), description="How the machines are reached.")
-    cloud_init: _CloudConfig = Field(default={}, description="cloud-config merged into ours; false: no cloud-init.")
+    cloud_init: Options | Literal[False] = Field(
+        default={}, description="cloud-config merged into ours; false: no cloud-init."
+    )
     cloud_init_strict: bool = Field(default=False, description="Whether `degraded` cloud-init fails the provisioning.")
     configure: Configure = Field(default=Configure(), description="What Ansible does to the machines.")
     timeouts: Timeouts = Field(default=Timeouts(), description="Time limits in seconds.")
 
     @property
     def playbook_steps(self) -> dict[str, str]:
-        """Step name to playbook entry, in order; a repeated name gets a number, so that each step is one of its own."""
+        """Step name to playbook entry, in order; a repeated name is told apart, so that each step is one of its own."""
         steps: dict[str, str] = {}
         for entry in self.configure.playbooks:
-            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(entry).stem)
-            number = 1
+            step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(entry).stem)
             while step in steps:
-                number += 1
-                step = f"{name}-{number}"
+                step += "-again"
             steps[step] = entry
         return steps
 

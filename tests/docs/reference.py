@@ -6,7 +6,7 @@ import json
 import typing
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -36,8 +36,8 @@ _INTRODUCTION = """\
 
 One YAML file describes one environment. `deployer init` writes a commented one, `deployer validate -f FILE` checks one
 and complains with file, line and field, and `deployer schema` prints the JSON Schema for editors. Paths in it are
-relative to the file, and `~` is your home. Unknown fields are errors, and so are doubled keys; a number as a key is
-allowed in `ports` alone.
+relative to the file, and `~` is your home. Unknown fields are errors, and so are doubled keys. YAML's aliases (`&x`,
+`*x`) may be used, its merges (`<<`) not; a key is always the text as typed.
 """
 
 _EXAMPLE = """\
@@ -91,7 +91,8 @@ def _words(annotation: Any) -> str:
         return simple[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _words(arguments[0])
+        given = [m.json_schema_input_type for m in arguments[1:] if isinstance(m, BeforeValidator)]
+        return _words(given[0] if given else arguments[0])
     if origin is typing.Literal:
         return " or ".join(json.dumps(a) for a in arguments)
     if origin is tuple:

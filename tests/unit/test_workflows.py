@@ -160,4 +160,4 @@ def test_going_on_with_configure() -> None:
 
 def test_the_steps_of_configure() -> None:
     mine = spec(configure={"playbooks": ["base", "web", "./web.yml"]})
-    assert configure.steps(mine) == ("render_inventory", "playbook:base", "playbook:web", "playbook:web-2")
+    assert configure.steps(mine) == ("render_inventory", "playbook:base", "playbook:web", "playbook:web-again")
