@@ -26,7 +26,8 @@ def environment() -> AnyEnvironment:
     run = create("demo", {"name": "demo", "hosts": {"web": {"cpus": 2}}}, "/work", AT).start_provision("r1", AT)
     for step in ("render_tofu", "tofu_init", "tofu_validate", "tofu_plan", "tofu_apply"):
         run = run.begin(step, AT).end(AT)
-    return run.found_hosts({"web": Host(address="127.0.0.1", port=2222, user="deployer")}, AT)
+    host = Host(address="127.0.0.1", port=2222, user="deployer", ports=(), id=None, console=None)
+    return run.found_hosts({"web": host}, AT)
 
 
 def times(number: int, action: Callable[[], object]) -> Callable[[], None]:

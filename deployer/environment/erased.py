@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import get_args
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from deployer.environment.facts import Value
 from deployer.environment.states import AnyEnvironment, Environment
 
 _CLASSES: dict[str, type[Environment]] = {
@@ -37,8 +35,6 @@ def restore(text: bytes | str) -> AnyEnvironment:
     The class is chosen by `state` and only that one is built, which is why this is quicker than validating the union.
     Raises NotAnEnvironment for anything else: unknown states, unknown or missing fields, wrong types, broken JSON.
     """
-    if isinstance(text, str):
-        text = text.encode(errors="surrogatepass")  # a lone surrogate is for the parser to refuse
     try:
         data = from_json(text, allow_inf_nan=False)
     except ValueError as error:
@@ -50,23 +46,7 @@ def restore(text: bytes | str) -> AnyEnvironment:
         shown = "missing" if state is None else f"{str(state)[:60]!r} is no state that deployer knows"
         raise NotAnEnvironment("state", shown)
     try:
-        environment = _CLASSES[state].model_validate_json(text)
+        return _CLASSES[state].model_validate_json(text)  # type: ignore[return-value]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise NotAnEnvironment(".".join(str(part) for part in first["loc"]), first["msg"]) from None
-    for field in _left_out(environment):
-        raise NotAnEnvironment(field, "Field required")
-    return environment  # type: ignore[return-value]
-
-
-def _left_out(part: object, *where: str) -> Iterator[str]:
-    # `encode` writes every field. Defaults are for constructors: a file that lost its `resources` must not read `none`.
-    if isinstance(part, Value):
-        for name in type(part).model_fields:
-            if name in part.model_fields_set:
-                yield from _left_out(getattr(part, name), *where, name)
-            else:
-                yield ".".join((*where, name))
-    elif isinstance(part, (dict, tuple)):
-        for key, item in part.items() if isinstance(part, dict) else enumerate(part):
-            yield from _left_out(item, *where, str(key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -11,13 +11,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, JsonValue
 from deployer.errors import FailureKind
 
 
-def _finite(data: JsonValue) -> JsonValue:
-    # From JSON, 1e999 comes through as infinity, and would be written as null.
-    if isinstance(data, float) and not math.isfinite(data):
-        raise ValueError("Input should be a finite number")
-    if isinstance(data, (dict, list)):
-        for inner in data.values() if isinstance(data, dict) else data:
-            _finite(inner)
+def _finite(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(data, allow_nan=False)  # ValueError: from JSON, 1e999 comes through as infinity
     return data
 
 
@@ -40,6 +35,7 @@ class Resources(StrEnum):
 class Value(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True):
     """A closed, strictly typed part of an environment. Built on first use: `status` needs few of them.
 
+    Fields have no defaults: a file that has lost its `resources` must not read `none`.
     `frozen` stands again in every class line below it: pyright does not inherit it.
     """
 
@@ -55,11 +51,11 @@ class Host(Value, frozen=True):
     """A machine as the provider gave it out."""
 
     address: str = Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$", max_length=253)
-    port: int = Field(default=22, ge=1, le=65535)
+    port: int = Field(ge=1, le=65535)
     user: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64)
-    ports: tuple[PortForward, ...] = ()
-    id: Line | None = None  # the provider's mark of this very machine: where it changes, the machine is another one
-    console: Line | None = None  # a file with what the machine printed on its console
+    ports: tuple[PortForward, ...]
+    id: Line | None  # the provider's mark of this very machine: where it changes, the machine is another one
+    console: Line | None  # a file with what the machine printed on its console
 
 
 class FinishedStep(Value, frozen=True):
@@ -77,9 +73,9 @@ class Progress(Value, frozen=True):
 
     command: Command
     run_id: Line
-    step: StepName | None = None
-    step_started_at: AwareDatetime | None = None
-    finished: tuple[FinishedStep, ...] = ()
+    step: StepName | None
+    step_started_at: AwareDatetime | None
+    finished: tuple[FinishedStep, ...]
 
     @property
     def finished_names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AwareDatetime, Field, JsonValue
 
 from deployer.environment.facts import (
+    Command,
     EnvironmentName,
     Failure,
     FinishedStep,
@@ -33,18 +34,21 @@ class Environment(Value, frozen=True):
     directory: Line
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    resources: Resources = Resources.NONE
-    hosts: dict[HostName, Host] = Field(default_factory=dict)
+    resources: Resources
+    hosts: dict[HostName, Host]
 
 
 E_co = TypeVar("E_co", bound=Environment)
 
 
 def _next(cls: type[E_co], before: Environment, at: datetime, **changes: Any) -> E_co:
-    # The constructor validates every field; no transition goes around it. A change to None is none.
-    facts: dict[str, Any] = {name: getattr(before, name) for name in Environment.model_fields}
-    facts |= {"changed_at": at} | {name: value for name, value in changes.items() if value is not None}
-    return cls(**facts)
+    # The constructor validates every field; no transition goes around it.
+    facts: dict[str, Any] = {**dict(before), "changed_at": at, **changes}
+    return cls(**{name: facts[name] for name in cls.model_fields if name != "state"})
+
+
+def _begun(command: Command, run_id: str, done: tuple[FinishedStep, ...]) -> Progress:
+    return Progress(command=command, run_id=run_id, step=None, step_started_at=None, finished=done)
 
 
 class _InProgress(Environment, frozen=True):
@@ -56,7 +60,7 @@ class _InProgress(Environment, frozen=True):
         """The same state with `step` in flight. Saved before the step starts. ValueError where one is in flight."""
         if self.progress.step is not None:
             raise ValueError(f"step {self.progress.step} has not ended")
-        return self._with(at, progress=self._progress(step=step, step_started_at=at))
+        return self._progressed(at, step=step, step_started_at=at)
 
     def end(self, at: datetime) -> Self:
         """The same state with the step in flight among the finished. ValueError where none is in flight."""
@@ -65,19 +69,16 @@ class _InProgress(Environment, frozen=True):
             raise ValueError("no step is in flight")
         done = FinishedStep(name=step, started_at=started_at, ended_at=at)
         finished = (*self.progress.finished, done)
-        return self._with(at, progress=self._progress(step=None, step_started_at=None, finished=finished))
+        return self._progressed(at, step=None, step_started_at=None, finished=finished)
 
-    def _progress(self, **changes: Any) -> Progress:
-        return Progress(**{name: getattr(self.progress, name) for name in Progress.model_fields} | changes)
-
-    def _with(self, at: datetime, **changes: Any) -> Self:
-        return _next(type(self), self, at, **({"progress": self.progress} | changes))
+    def _progressed(self, at: datetime, **changes: Any) -> Self:
+        return _next(type(self), self, at, progress=Progress(**dict(self.progress) | changes))
 
 
 class _Ended(Environment, frozen=True):
     """A command is over; `finished` are the steps it did, with their times."""
 
-    finished: tuple[FinishedStep, ...] = ()
+    finished: tuple[FinishedStep, ...]
 
 
 class _Provisionable(Environment, frozen=True):
@@ -91,20 +92,22 @@ class _Provisionable(Environment, frozen=True):
         done: tuple[FinishedStep, ...] = (),
     ) -> Provisioning:
         """A run of provision begins, with a new specification if one is given; `done` are steps it need not repeat."""
-        progress = Progress(command="provision", run_id=run_id, finished=done)
-        return _next(Provisioning, self, at, progress=progress, spec=spec, directory=directory)
+        spec = self.spec if spec is None else spec
+        directory = self.directory if directory is None else directory
+        progress = _begun("provision", run_id, done)
+        return _next(Provisioning, self, at, spec=spec, directory=directory, progress=progress)
 
 
 class _Configurable(Environment, frozen=True):
     def start_configure(self, run_id: str, at: datetime, *, done: tuple[FinishedStep, ...] = ()) -> Configuring:
         """A run of configure begins; `done` are the playbooks it need not repeat."""
-        return _next(Configuring, self, at, progress=Progress(command="configure", run_id=run_id, finished=done))
+        return _next(Configuring, self, at, progress=_begun("configure", run_id, done))
 
 
 class _Destroyable(Environment, frozen=True):
     def start_destroy(self, run_id: str, at: datetime) -> Destroying:
         """A run of destroy begins. What exists stays on record until OpenTofu has said that it is gone."""
-        return _next(Destroying, self, at, progress=Progress(command="destroy", run_id=run_id))
+        return _next(Destroying, self, at, progress=_begun("destroy", run_id, ()))
 
 
 class Created(_Provisionable, _Destroyable, frozen=True):
@@ -119,15 +122,15 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
     def expect_resources(self, at: datetime) -> Provisioning:
         """Saved before apply: from now on something may exist. What was known to exist stays known."""
         known = self.resources if self.resources is Resources.PRESENT else Resources.POSSIBLE
-        return self._with(at, resources=known)
+        return _next(Provisioning, self, at, resources=known)
 
     def confirm_resources(self, at: datetime, *, exist: bool) -> Provisioning:
         """Saved after an apply that came to a good end; a module may have no resources of its own."""
-        return self._with(at, resources=Resources.PRESENT if exist else Resources.NONE)
+        return _next(Provisioning, self, at, resources=Resources.PRESENT if exist else Resources.NONE)
 
     def found_hosts(self, hosts: Mapping[str, Host], at: datetime) -> Provisioning:
         """Saved as soon as OpenTofu gives the addresses."""
-        return self._with(at, hosts=dict(hosts))
+        return _next(Provisioning, self, at, hosts=dict(hosts))
 
     def succeed(self, at: datetime) -> Provisioned:
         return _next(Provisioned, self, at, finished=self.progress.finished)
@@ -173,7 +176,7 @@ class Destroying(_Destroyable, _InProgress, frozen=True):
 
     def resources_gone(self, at: datetime) -> Destroying:
         """Saved when OpenTofu has said that everything is destroyed, and not before."""
-        return self._with(at, resources=Resources.NONE, hosts={})
+        return _next(Destroying, self, at, resources=Resources.NONE, hosts={})
 
     def succeed(self, at: datetime) -> Destroyed:
         """Destroyed. ValueError while resources are not known to be gone, or hosts are on record."""
@@ -205,4 +208,6 @@ AnyEnvironment = Annotated[
 
 def create(name: str, spec: dict[str, JsonValue], directory: str, at: datetime) -> Created:
     """The first state of a new environment."""
-    return Created(name=name, spec=spec, directory=directory, created_at=at, changed_at=at)
+    return Created(
+        name=name, spec=spec, directory=directory, created_at=at, changed_at=at, resources=Resources.NONE, hosts={}
+    )

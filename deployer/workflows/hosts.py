@@ -20,6 +20,7 @@ from deployer.remote import Target, forget_host_key
 from deployer.storage.folder import EnvironmentFolder, private_directory
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
+_UNSAID: dict[str, Any] = {"port": 22, "ports": (), "id": None, "console": None}
 _CONSOLE_END = 4096  # bytes
 _ANSWER = 3.0  # seconds
 
@@ -39,7 +40,7 @@ def _host(name: str, given: Mapping[str, Any], spec: Spec) -> Host:
     known = {k: v for k, v in given.items() if k in Host.model_fields and v is not None}
     try:
         # Not strict: OpenTofu turns numbers into strings where a module mixes the two.
-        return Host.model_validate({"user": spec.ssh.user, **known}, strict=False)
+        return Host.model_validate({**_UNSAID, "user": spec.ssh.user, **known}, strict=False)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in ("hosts", name, *first["loc"]))

@@ -72,7 +72,7 @@ class RepositoryContract:
 
     def test_the_last_save_counts(self, repository: EnvironmentRepository, demo: AnyEnvironment) -> None:
         run = create("demo", {}, "/work", AT).start_provision("r1", AT)
-        hosts = {"web": Host(address="10.0.0.7", user="root")}
+        hosts = {"web": Host(address="10.0.0.7", user="root", port=22, ports=(), id=None, console=None)}
         failure = Failure(step="wait_ssh", kind=FailureKind.UNREACHABLE, cause="no route", at=AT, log="/log")
         states: list[AnyEnvironment] = [run, run.begin("tofu_apply", AT), run.found_hosts(hosts, AT), run.fail(failure)]
         with self.hold(repository) as held:

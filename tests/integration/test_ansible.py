@@ -83,7 +83,10 @@ class Site:
         private = self.project / "id"
         private.write_text(self.keys.private.read_text())
         private.chmod(0o600)
-        found = {name: Host(address=h.address, port=h.port, user=h.user) for name, h in self.hosts.items()}
+        found = {
+            name: Host(address=h.address, port=h.port, user=h.user, ports=(), id=None, console=None)
+            for name, h in self.hosts.items()
+        }
         demo = InventoryEnvironment(name="demo", hosts=found, ssh_key=private, known_hosts=self.known_hosts)
         write_inventory(self.project / "hosts.json", demo)
         write_variables(self.project / "variables.json", {"password": VARIABLE, "place": str(self.base)})

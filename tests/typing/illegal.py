@@ -105,10 +105,12 @@ def frozen(it: Created, host: Host) -> None:
 
 def constructed() -> None:
     create("demo", {}, "/d")  # error
-    Provisioned(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, progress=None)  # error
-    Provisioning(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT)  # error
-    ProvisionFailed(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT)  # error
-    Host(address="10.0.0.1", user="root", port="22")  # error
+    none, no_hosts = Resources.NONE, dict[str, Host]()
+    Created(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts, progress=None)  # error
+    Provisioning(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts)  # error
+    ProvisionFailed(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts, finished=())  # error
+    Created(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, hosts=no_hosts)  # error
+    Host(address="10.0.0.1", user="root", port="22", ports=(), id=None, console=None)  # error
 
 
 def a_case_forgotten(it: AnyEnvironment) -> str:

@@ -39,7 +39,7 @@ def the_whole_way() -> None:
     provisioning = assert_type(created.start_provision("r1", AT), Provisioning)
     provisioning = assert_type(provisioning.begin("tofu_apply", AT), Provisioning)
     provisioning = assert_type(provisioning.expect_resources(AT).confirm_resources(AT, exist=True), Provisioning)
-    provisioning = provisioning.found_hosts({"web": Host(address="10.0.0.1", user="root")}, AT).end(AT)
+    provisioning = provisioning.found_hosts({"web": Host(address="10.0.0.1", user="root", port=22, ports=(), id=None, console=None)}, AT).end(AT)
     assert_type(provisioning.fail(FAILURE), ProvisionFailed)
     provisioned = assert_type(provisioning.succeed(AT), Provisioned)
     configuring = assert_type(provisioned.start_configure("r2", AT), Configuring)

@@ -184,7 +184,14 @@ def inventory(tmp_path: Path, name: str = "demo", **hosts: Host) -> InventoryEnv
 
 
 def host(address: str = "127.0.0.1", user: str = "deployer") -> Host:
-    return Host(address=address, port=2222, user=user, ports=(PortForward(host=8080, machine=80),))
+    return Host(
+        address=address,
+        port=2222,
+        user=user,
+        ports=(PortForward(host=8080, machine=80),),
+        id=None,
+        console=None,
+    )
 
 
 def test_host_variables(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ ANY: TypeAdapter[AnyEnvironment] = TypeAdapter(AnyEnvironment)
 def every_state() -> list[AnyEnvironment]:
     failure = Failure(step="tofu_apply", kind=FailureKind.TOFU, cause="kein Platz für „web“", at=AT, log="/ö/run.log")
     forward = PortForward(host=8080, machine=80)
-    hosts = {"web": Host(address="10.0.0.7", user="root", ports=(forward,), id="i-1", console=None)}
+    hosts = {"web": Host(address="10.0.0.7", port=22, user="root", ports=(forward,), id="i-1", console=None)}
     spec: dict[str, Any] = {"name": "demo", "größe": 1.5, "list": [1, None, {"a": "b"}], "deep": {"x": {"y": {}}}}
     created = create("demo", spec, "/home/ä/projekt", AT)
     provisioning = created.start_provision("r1", AT).begin("render_tofu", AT).end(AT).begin("tofu_apply", AT)
@@ -242,7 +242,7 @@ def test_ten_thousand_broken_texts_are_refused_or_mean_what_they_say() -> None:
 
 
 def test_restore_agrees_with_the_union() -> None:
-    """`restore` is the quick way to what pydantic's discriminated union gives, and stricter only in missing fields."""
+    """`restore` is the quick way to what pydantic's discriminated union gives, and as strict."""
     rng = random.Random(SEED)
     for environment in every_state():
         text = encode(environment)
@@ -285,7 +285,6 @@ def test_a_missing_field_is_refused_by_name_and_never_filled_in(environment: Any
         ("{}", "state", "missing"),
         ('{"state": "running"}', "state", "'running' is no state that deployer knows"),
         ('{"state": "created", "version": 2}', "name", "Field required"),
-        ("\ud800", "", "not valid JSON"),
         (b"\xff\xfe{\x00}\x00", "", "not valid JSON"),
     ],
 )

@@ -28,7 +28,7 @@ from deployer.errors import FailureKind
 AT = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 LATER = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
 FAILURE = Failure(step="tofu_apply", kind=FailureKind.TOFU, cause="quota exceeded", at=LATER, log="/home/x/run.log")
-WEB = {"web": Host(address="10.0.0.7", port=2222, user="deployer")}
+WEB = {"web": Host(address="10.0.0.7", port=2222, user="deployer", ports=(), id=None, console=None)}
 
 PROVISION = {"start_provision": "provisioning"}
 CONFIGURE = {"start_configure": "configuring"}

@@ -31,7 +31,7 @@ def steps(*names: str) -> tuple[FinishedStep, ...]:
 
 
 def host(address: str = "192.0.2.1", port: int = 22, id: str | None = None) -> Host:
-    return Host(address=address, port=port, user="me", id=id)
+    return Host(address=address, port=port, user="me", ports=(), id=id, console=None)
 
 
 # -- what a module gave out -------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_hosts_as_the_contract_says() -> None:
     }
     found = read_hosts({"hosts": given}, spec("db", "web"))
     assert list(found) == ["db", "web"]
-    assert found["web"] == Host(address="192.0.2.1", port=2222, user="admin")
+    assert found["web"] == Host(address="192.0.2.1", port=2222, user="admin", ports=(), id=None, console=None)
     assert (found["db"].port, found["db"].user, found["db"].ports[0].machine) == (22, "deployer", 80)
 
 
