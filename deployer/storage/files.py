@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deployer.storage.record import Record
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_LARGEST = 16 * 1024 * 1024  # bytes; a larger file is no state of ours
+_LARGEST = 16 * 1024 * 1024  # bytes; what is longer is no state of ours, nor JSON when it is cut off there
 
 
 class FileRepository:
@@ -44,17 +44,21 @@ class FileRepository:
     def names(self) -> tuple[str, ...]:
         try:
             found = [p.name for p in (self.home / "environments").iterdir() if _NAME.fullmatch(p.name)]
+            return tuple(sorted(name for name in found if self.folder(name).state.exists()))
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise storage_failed("cannot read", self.home / "environments", error) from error
-        return tuple(sorted(n for n in found if _is_there(self.folder(n).state)))
 
     def load(self, name: str) -> AnyEnvironment:
-        folder = self.folder(name)
-        environment = _read(folder)
+        environment = _read(self.folder(name))
         if environment is None:
-            raise self._unknown(name)
+            known = ", ".join(self.names()) or "none"
+            raise UnknownEnvironment(
+                f"there is no environment {name} in {self.home}",
+                detail=f"environments here: {known}",
+                help="deployer list",
+            )
         return environment
 
     def holder(self, name: str) -> Record | None:
@@ -72,21 +76,10 @@ class FileRepository:
         folder = self.folder(name)
         if new:
             private_directory(folder.root)
-        elif not _is_there(folder.state):
-            raise self._unknown(name)
+        else:
+            self.load(name)
         with hold(folder.lock, name, command, timeout=timeout, interrupts=interrupts) as lock:
             yield HeldFiles(folder, lock)
-
-    def _unknown(self, name: str) -> UnknownEnvironment:
-        import difflib
-
-        known = self.names()
-        close = difflib.get_close_matches(name, known, n=1)
-        return UnknownEnvironment(
-            f"there is no environment {name} in {self.home}",
-            detail=f"did you mean {close[0]}?" if close else f"environments here: {', '.join(known) or 'none'}",
-            help=f"deployer show {close[0]}" if close else "deployer list",
-        )
 
 
 class HeldFiles:
@@ -115,28 +108,15 @@ class HeldFiles:
         self._lock.child_ended(child)
 
 
-def _is_there(path: Path) -> bool:
-    # Path.exists raises for a folder that may not be entered, and in later Pythons takes it for an empty one.
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise storage_failed("cannot read", path, error) from error
-    return True
-
-
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
     path = folder.state
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+            data = file.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise unreadable(folder, storage_failed("cannot read", path, error).detail) from error
-    if len(data) > _LARGEST:
-        raise unreadable(folder, f"it is larger than {_LARGEST // 1024 // 1024} MiB")
     if not data.strip():
         raise unreadable(folder, "it is empty")
     try:

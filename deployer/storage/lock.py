@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -35,7 +36,7 @@ class Lock:
     def at_step(self, step: str) -> None:
         """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
         with contextlib.suppress(StorageFailed):
-            self._put(self._record.at_step(step))
+            self._put(replace(self._record, step=step))
 
     def child_started(self, child: ProcessIdentity, doing: str) -> None:
         """Raises StorageFailed; the child must not begin then."""

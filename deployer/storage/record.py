@@ -13,12 +13,13 @@ from pathlib import Path
 
 from deployer.process import ProcessIdentity, is_alive, own_identity
 
-# One write of a whole page: a reader sees the old record or the new one. The checksum tells where it does not.
-_PAGE = 4096
+_LONGEST = 256 * 1024  # bytes
 
 
 @dataclass(frozen=True)
 class Child:
+    """A process that works for the holder: at what, since when."""
+
     pid: int
     started: str
     doing: str
@@ -54,9 +55,6 @@ class Record:
         """The children that run on this computer. Its name is not asked: laptops change theirs with the network."""
         return tuple(c for c in self.children if is_alive(c.identity))
 
-    def at_step(self, step: str) -> Record:
-        return replace(self, step=step)
-
     def with_child(self, identity: ProcessIdentity, doing: str) -> Record:
         child = Child(identity.pid, identity.started, doing, _now())
         return replace(self, children=(*self.children, child))
@@ -74,21 +72,22 @@ def own_record(command: str) -> Record:
 
 
 def write_record(descriptor: int, record: Record | None) -> None:
-    """Puts the record into the open lock file; None empties it. Raises OSError."""
-    line = b""
+    """Makes the record, or None, the first line of the open lock file. Raises OSError.
+
+    One write, with a checksum for readers who see half of it. The file never shrinks: on a full disk there is room.
+    """
+    line = b"\n"
     if record is not None:
         text = json.dumps(asdict(record), ensure_ascii=False).encode(errors="replace")  # a user's name may be no text
         line = b"%08x %b\n" % (zlib.crc32(text), text)
-    padded = line.ljust((len(line) // _PAGE + 1) * _PAGE)
-    os.pwrite(descriptor, padded, 0)
-    os.ftruncate(descriptor, len(padded))
+    os.pwrite(descriptor, line, 0)
 
 
 def read_record(path: Path) -> Record | None:
     """The record in a lock file; None where there is none, or none that can be trusted."""
     try:
         with path.open("rb") as file:
-            line = file.readline(64 * _PAGE).strip()  # behind it there may be the end of a longer, older record
+            line = file.readline(_LONGEST).strip()  # behind it there may be the end of a longer, older record
         checksum, _, text = line.partition(b" ")
         if not text or int(checksum, 16) != zlib.crc32(text):
             return None

@@ -44,5 +44,6 @@ class EnvironmentRepository(Protocol):
     def hold(
         self, name: str, command: str, *, timeout: float, interrupts: Interrupts, new: bool = False
     ) -> AbstractContextManager[HeldEnvironment]:
-        """The lock, for a whole command; `new` where the environment need not exist. Raises Locked, StorageFailed."""
+        """The lock, for a whole command; `new` where the environment need not exist. Raises Locked, StorageFailed, and
+        what `load` raises where it must exist."""
         ...

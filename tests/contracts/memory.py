@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
 from deployer.errors import InvalidInput, Locked, UnknownEnvironment, UnreadableState
@@ -102,7 +102,7 @@ class HeldSlot:
         self._slot.text = encode(environment)
 
     def at_step(self, step: str) -> None:
-        self._slot.record = self._record.at_step(step)
+        self._slot.record = replace(self._record, step=step)
 
     def child_started(self, child: ProcessIdentity, doing: str) -> None:
         self._slot.record = self._record.with_child(child, doing)

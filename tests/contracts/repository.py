@@ -212,7 +212,7 @@ class RepositoryContract:
         with pytest.raises(UnreadableState) as caught:
             repository.load("demo")
         assert caught.value.exit_code == 5
-        with self.hold(repository) as held, pytest.raises(UnreadableState):
+        with pytest.raises(UnreadableState), self.hold(repository) as held:
             held.load()
         assert repository.names() == ("demo",)
 
