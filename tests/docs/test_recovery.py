@@ -206,7 +206,7 @@ def test_a_state_that_cannot_be_read(world: World) -> None:
     world.run("deployer destroy demo --yes", code=5)
     *going_on, removing = PAGE.of("sh", "the-state-file-cannot-be-read")
     printed = "".join(world.shell.run(block) for block in going_on)
-    assert "not valid JSON" in printed
+    assert "Invalid JSON" in printed
     assert 'terraform_data.server["web"]' in printed
     assert world.state() == "configured"
     assert world.servers() == servers, "the same machines"

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
 
 from deployer.environment import (
     AnyEnvironment,
@@ -31,7 +30,6 @@ from deployer.errors import FailureKind
 AT = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 SEED = 20260101
 MUTATIONS = 10_000
-ANY: TypeAdapter[AnyEnvironment] = TypeAdapter(AnyEnvironment)
 
 
 def every_state() -> list[AnyEnvironment]:
@@ -233,7 +231,6 @@ def test_ten_thousand_broken_texts_are_refused_or_mean_what_they_say() -> None:
             continue
         told[f"{kind.__name__} accepted"] += 1
         assert is_what_it_says(text, environment), (number, kind.__name__, text)
-        assert ANY.validate_json(text) == environment, (number, kind.__name__, text)
         assert restore(encode(environment)) == environment
     assert not told["no problem told"]
     never = {"empty", "noise", "another_state", "not_an_object", "other_words"}
@@ -241,25 +238,11 @@ def test_ten_thousand_broken_texts_are_refused_or_mean_what_they_say() -> None:
     assert all(any(told[f"{kind.__name__} {end}"] for end in ("accepted", "refused")) for kind in KINDS)
 
 
-def test_restore_agrees_with_the_union() -> None:
-    """`restore` is the quick way to what pydantic's discriminated union gives, and as strict."""
-    rng = random.Random(SEED)
+def test_restore_gives_back_the_class() -> None:
     for environment in every_state():
         text = encode(environment)
-        assert type(restore(text)) is type(ANY.validate_json(text)) is type(environment)
-        assert restore(text) == restore(text.encode()) == ANY.validate_json(text) == environment
-        for kind in (wrong_value, field_added, another_state, not_a_number, key_doubled):
-            for _ in range(20):
-                broken = kind(text.encode(), rng)
-                assert refuses(restore, broken) or not refuses(ANY.validate_json, broken), broken
-
-
-def refuses(read: Callable[[bytes], object], text: bytes) -> bool:
-    try:
-        read(text)
-    except (NotAnEnvironment, ValidationError):
-        return True
-    return False
+        assert type(restore(text)) is type(environment)
+        assert restore(text) == restore(text.encode()) == environment
 
 
 @pytest.mark.parametrize("environment", every_state(), ids=lambda e: e.state)
@@ -280,12 +263,13 @@ def test_a_missing_field_is_refused_by_name_and_never_filled_in(environment: Any
 @pytest.mark.parametrize(
     ("text", "field", "problem"),
     [
-        ("", "", "not valid JSON"),
-        ("[]", "", "not a JSON object"),
-        ("{}", "state", "missing"),
-        ('{"state": "running"}', "state", "'running' is no state that deployer knows"),
+        ("", "", "Invalid JSON"),
+        ("[]", "", "should be an object"),
+        ("{}", "state", "Unable to extract tag using discriminator 'state'"),
+        ('{"state": "running\\u001b"}', "state", "Input tag 'running' found using 'state' does not match any"),
         ('{"state": "created", "version": 2}', "name", "Field required"),
-        (b"\xff\xfe{\x00}\x00", "", "not valid JSON"),
+        ("\ud800", "", "unable to parse raw data as a unicode string"),
+        (b"\xff\xfe{\x00}\x00", "", "Invalid JSON"),
     ],
 )
 def test_the_place_and_the_problem_are_named(text: str | bytes, field: str, problem: str) -> None:

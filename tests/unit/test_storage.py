@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployer import Deployer
-from deployer.environment import STATES, erased
+from deployer.environment import STATES
 from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
 from deployer.events import Event, Notice, Output, StepStarted
 from deployer.storage import glance
@@ -20,6 +20,7 @@ from deployer.storage.files import FileRepository
 from deployer.storage.folder import EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal, readable
 from deployer.storage.record import own_record, read_record, write_record
+from tests.unit.test_environment_restore import every_state
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -210,9 +211,9 @@ def test_a_record_is_read_whatever_its_user_is_called(tmp_path: Path) -> None:
 
 
 def test_the_quick_look_knows_the_models_fields() -> None:
-    for state, cls in erased._CLASSES.items():
-        assert set(glance.FACTS | glance.FURTHER[state]) == set(cls.model_fields)
-    assert set(glance.FURTHER) == set(STATES)
+    for environment in every_state():
+        assert set(glance.FACTS | glance.FURTHER[environment.state]) == set(type(environment).model_fields)
+    assert set(glance.FURTHER) == {environment.state for environment in every_state()} == set(STATES)
 
 
 @pytest.mark.parametrize(
