@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,20 +16,13 @@ from deployer.config.document import Document, FieldPath
 from deployer.config.model import Spec
 from deployer.events import printable
 
-
-class Complaint(NamedTuple):
-    """One thing wrong with one field. `line` is counted from 1, or 0 for the file as a whole."""
-
-    line: int
-    field: str
-    problem: str
+Complaint: TypeAlias = tuple[int, str]  # the line, counted from 1 (0: the file as a whole), and what is wrong there
 
 
 def listed(complaints: Iterable[Complaint], file: str) -> list[str]:
     """One line for each, in the order of the file."""
     return [
-        printable(": ".join(filter(None, (f"{file}:{line}" if line else file, field, problem))))
-        for line, field, problem in sorted(set(complaints))
+        printable(f"{file}:{line}: {text}" if line else f"{file}: {text}") for line, text in sorted(set(complaints))
     ]
 
 
@@ -37,7 +30,7 @@ def complaint(document: Document, path: FieldPath, problem: str) -> Complaint:
     """A problem at the place of the file that `path` means; a list's index in brackets, as `playbooks[1]`."""
     line = document.lines[document.existing(path)]
     field = "".join(f"[{p}]" if isinstance(p, int) else f".{p[:60]}" for p in path).removeprefix(".")
-    return Complaint(line, field, problem)
+    return line, f"{field}: {problem}" if field else problem
 
 
 def suggestion(wrong: str, known: Sequence[str]) -> str:

@@ -16,11 +16,7 @@ _MOST = 100_000  # values, aliases expanded
 _TAG = "tag:yaml.org,2002:"
 _TEXTS = ("str", "timestamp", "merge", "value")  # a date is what the user typed, not an instant somewhere
 _SCALARS = (*_TEXTS, "null", "bool", "int", "float")
-_TAGS: dict[type[yaml.Node], tuple[str, ...]] = {
-    yaml.ScalarNode: _SCALARS,
-    yaml.SequenceNode: ("seq",),
-    yaml.MappingNode: ("map",),
-}
+_TAGS = {"ScalarNode": _SCALARS, "SequenceNode": ("seq",), "MappingNode": ("map",)}
 
 FieldPath: TypeAlias = tuple[str | int, ...]
 
@@ -83,7 +79,7 @@ class _Reader:
             raise BadDocument(line, f"nested more than {_DEEPEST} levels deep")
         if len(self.lines) > _MOST:
             raise BadDocument(line, f"more than {_MOST:,} values, aliases expanded")
-        if node.tag.removeprefix(_TAG) not in _TAGS[type(node)]:
+        if node.tag.removeprefix(_TAG) not in _TAGS[type(node).__name__]:
             raise BadDocument(line, f"the tag {node.tag.replace(_TAG, '!!')[:60]} is not supported")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)

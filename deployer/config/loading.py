@@ -45,7 +45,7 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     try:
         document = parse(_read(path))
     except BadDocument as error:
-        raise _refused(path, [Complaint(error.line, "", error.problem)]) from None
+        raise _refused(path, [(error.line, error.problem)]) from None
     try:
         spec = Spec.model_validate_json(json.dumps(document.data))
     except ValidationError as error:

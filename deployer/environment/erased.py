@@ -17,7 +17,7 @@ class NotAnEnvironment(ValueError):
     """A text is no environment: `field` names the place (empty: the whole text), `problem` says what is wrong there."""
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}" if field else problem)
+        super().__init__(f"field {field}: {problem}" if field else problem)
         self.field = field
         self.problem = problem
 

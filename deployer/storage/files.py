@@ -122,8 +122,7 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
     try:
         environment = restore(data)
     except NotAnEnvironment as error:
-        where = f"field {error.field}: " if error.field else ""
-        raise unreadable(folder, f"{where}{error.problem}") from None
+        raise unreadable(folder, str(error)) from None
     if environment.name != folder.name:
         raise unreadable(folder, f"field name: it is of environment {environment.name}")
     return environment
