@@ -92,9 +92,10 @@ def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
         if provider.name == "existing" and machine.address is None:
             yield ("hosts", host), "the provider existing needs this host's address"
         for here, _ in machine.forwards:
-            if here and (other := taken.setdefault(here, host)) != host:
-                problem = f"port {here} of this computer leads to {other} already; 0 takes any free port"
+            if here and here in taken:
+                problem = f"port {here} of this computer leads to {taken[here]} already; 0 takes any free port"
                 yield ("hosts", host, "ports", str(here)), problem
+            taken[here] = host
 
 
 def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:

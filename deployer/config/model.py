@@ -79,14 +79,6 @@ class Machine(_Section):
     user: Line | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
     options: Options = Field(default={}, description="Further attributes of this host for your own module.")
 
-    @model_validator(mode="after")
-    def _one_port_one_target(self) -> Machine:
-        for host, machine in self.ports.items():
-            if host and len(machine) != 1:
-                problem = "port {host} of this computer leads to exactly one of the machine"
-                raise PydanticCustomError("target", problem, {"host": host})
-        return self
-
     @property
     def forwards(self) -> tuple[Forward, ...]:
         return tuple(Forward(host, machine) for host, machines in self.ports.items() for machine in machines)

@@ -17,7 +17,7 @@ from deployer.storage.atomic import write_atomically
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
 
 if TYPE_CHECKING:
-    from deployer.process import Interrupts, ProcessIdentity
+    from deployer.process import Interrupts
     from deployer.storage.lock import Lock
     from deployer.storage.record import Record
 
@@ -83,11 +83,11 @@ class FileRepository:
 
 
 class HeldFiles:
-    """HeldEnvironment over the files of one environment. Made by `FileRepository.hold` only."""
+    """HeldEnvironment over one environment's files; the record is the lock's. Made by `FileRepository.hold` only."""
 
     def __init__(self, folder: EnvironmentFolder, lock: Lock) -> None:
         self.folder = folder
-        self._lock = lock
+        self.at_step, self.child_started, self.child_ended = lock.at_step, lock.child_started, lock.child_ended
 
     def load(self) -> AnyEnvironment | None:
         return _read(self.folder)
@@ -97,15 +97,6 @@ class HeldFiles:
             write_atomically(self.folder.state, encode(environment).encode())
         except OSError as error:
             raise storage_failed("cannot save", self.folder.state, error) from error
-
-    def at_step(self, step: str) -> None:
-        self._lock.at_step(step)
-
-    def child_started(self, child: ProcessIdentity, doing: str) -> None:
-        self._lock.child_started(child, doing)
-
-    def child_ended(self, child: ProcessIdentity) -> None:
-        self._lock.child_ended(child)
 
 
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
 
 from deployer.events import Event, Notice, Output, Report, printable
@@ -19,7 +18,6 @@ class Journal:
         self.log = folder.logs / f"{run_id}.log"
         self._report = report
         self._refused = False
-        self._lock = threading.Lock()  # hosts report from threads of their own
         private_directory(folder.logs)
 
     def __call__(self, event: Event) -> None:
@@ -32,10 +30,9 @@ class Journal:
     def _append(self, path: Path, line: str) -> None:
         # Opened for each line: a log that somebody removes or rotates meanwhile is simply made anew.
         try:
-            with self._lock:
-                descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                with open(descriptor, "ab", buffering=0) as file:  # one write for a line: others append here, too
-                    file.write(line.encode("utf-8", errors="replace"))
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "ab", buffering=0) as file:  # one write for a line: other threads append here, too
+                file.write(line.encode("utf-8", errors="replace"))
         except OSError as error:
             if not self._refused:
                 self._refused = True

@@ -160,7 +160,7 @@ def test_bad_input(deployer: Deployer, demo: Path, arguments: list[str], code: i
         ("", "the file is empty"),
         ("name: [demo", "not valid YAML"),
         ("name: demo\nhost: {}\n", "host: unknown field; did you mean hosts?"),
-        ("name: a/b\nhosts: {web: {}}\n", 'name: "a/b" may have'),
+        ("name: a/b\nhosts: {web: {}}\n", "name: String should match pattern"),
         ("name: demo\nhosts: {web: {}}\nconfigure: {playbooks: [./no.yml]}\n", "no such file: "),
     ],
 )

@@ -139,10 +139,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         (
             "name: demo\nhosts: {web: {ports: {8080: [80, 81]}}}\n",
-            (
-                "demo.yml:2: hosts.web: port 8080 of this computer leads to exactly one of the machine "
-                "(Machines by name (a-z, 0-9, -); `{}`: all defaults)"
-            ),
+            "demo.yml:2: hosts.web.ports.8080: port 8080 of this computer leads to web already; 0 takes any free port",
         ),
         (
             "name: demo\nhosts:\n  a: {ports: {8080: 80}}\n  b: {ports: {8080: 80}}\n",
