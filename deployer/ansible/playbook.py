@@ -15,18 +15,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.ansible.connections import close_connections, connections
 from deployer.ansible.inventory import write_private
 from deployer.ansible.recap import Findings, Recap
 from deployer.ansible.results import Record, veil
 from deployer.ansible.settings import environment
 from deployer.bundled import bundled
-from deployer.errors import FailureKind, StepFailed, StorageFailed, ToolMissing
+from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, end_tree, identity_of
 from deployer.process import run as run_process
-
-_KEPT_RUNS = 5
 
 # Becomes ansible-playbook, with the same pid: tells it at once (the first event comes a second later), and takes away
 # the terminal's input, which ansible-runner fakes and where vars_prompt and pause would wait for ever.
@@ -38,9 +35,9 @@ _RUNNER = {"binary": "/bin/sh", "ident": "run", "suppress_env_files": True, "qui
 class PlaybookRun:
     """One playbook on all hosts of an inventory. All paths are absolute; `timeout` is in seconds.
 
-    `workspace` belongs to one command: a fresh directory is made below it for each playbook; facts and connections are
-    kept there between them. `project` is the folder of the user's configuration file: its ansible.cfg, roles,
-    collections, group_vars and host_vars count where the playbook is not one of ours.
+    `workspace` is made anew for each command; each playbook gets a directory of its own in it, and facts are kept there
+    between them. `sockets` is for the connections that are kept. `project` is the folder of the user's configuration
+    file: its ansible.cfg, roles, collections, group_vars and host_vars count where the playbook is not one of ours.
     """
 
     step: str
@@ -51,8 +48,7 @@ class PlaybookRun:
     project: Path
     vault_password_file: Path | None
     timeout: float
-    ssh_key: Path
-    known_hosts: Path
+    sockets: Path
 
     @property
     def is_bundled(self) -> bool:
@@ -63,18 +59,11 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
     """Runs the playbook to its end, with ansible-playbook on record in `register` beside our own child.
 
     Raises StepFailed (PLAYBOOK, UNREACHABLE, INPUT, TIMEOUT, TOOL), whose detail names host, task and message in one
-    line; Interrupted when asked to stop; ToolMissing without ansible-playbook; StorageFailed when the disk says no.
+    line; Interrupted when asked to stop; ToolMissing without ansible-playbook; OSError when the disk says no.
     """
-    interrupts.check(run.step)
-    for path in filter(None, (run.playbook, run.ssh_key, run.known_hosts, run.vault_password_file)):
-        if not path.is_file():
-            raise StepFailed(f"{run.step}: {path} does not exist", kind=FailureKind.INPUT, detail=f"no file {path}")
-    try:
-        scratch = _scratch(run)
-        request = _request(run, scratch)
-        hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise StorageFailed(f"cannot prepare {run.step} in {run.workspace}", detail=str(error)) from error
+    scratch = Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
+    request = _request(run, scratch)
+    hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
     findings = Findings(run.step, veil=hidden, report=report)
     processes: list[ProcessIdentity] = []
 
@@ -105,7 +94,7 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
         interrupts.check(run.step)
     if outcome.timed_out:
         message = f"{run.step} did not finish within {run.timeout:g} s"
-        detail = f"the last task was '{findings.task}'" if findings.task else "no task had started"
+        detail = f"the last task was '{findings.task or 'none'}'"
         advice = "raise timeouts.playbook in the configuration file if that is too short"
         raise StepFailed(message, kind=FailureKind.TIMEOUT, detail=detail, help=advice)
     raise findings.failure
@@ -118,17 +107,6 @@ def ansible_playbook() -> str:
     if program is None:
         raise ToolMissing("ansible-playbook was not found", help=f"{sys.executable} -m pip install ansible-core")
     return program
-
-
-def _scratch(run: PlaybookRun) -> Path:
-    """A fresh directory for this playbook, and of the directories of older commands only the newest left."""
-    for folder in (run.workspace.parent, run.workspace):  # a mode is given to the last folder only, not to parents
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    runs = sorted(run.workspace.parent.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
-    for old in [path for path in runs if path.is_dir() and path != run.workspace][_KEPT_RUNS - 1 :]:
-        close_connections(old)
-        shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
 
 
 def _request(run: PlaybookRun, scratch: Path) -> Request:
@@ -147,8 +125,7 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     runner = _RUNNER | {
         "private_data_dir": str(scratch),
         "project_dir": str(project or scratch),
-        # Two caches, because the facts that our playbooks gather are fewer than the user's may want.
-        "fact_cache": str(run.workspace / ("facts" if project else "facts-bundled")),
+        "fact_cache": str(run.workspace / "facts"),
         "cmdline": shlex.join(["-c", _LAUNCH, "launch", *ansible]),
     }
     # A value in a file, because ansible-runner forgets the argument of that name when it writes no files itself.
@@ -156,6 +133,6 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = environment(os.environ, project=project, scratch=scratch, sockets=connections(run.workspace))
+    env = environment(os.environ, project=project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)
