@@ -19,7 +19,6 @@ from deployer.ansible.inventory import write_private
 from deployer.ansible.recap import Findings, Recap
 from deployer.ansible.results import Record, veil
 from deployer.ansible.settings import environment
-from deployer.bundled import bundled
 from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, end_tree, identity_of
@@ -37,7 +36,7 @@ class PlaybookRun:
 
     `workspace` is made anew for each command; each playbook gets a directory of its own in it, and facts are kept there
     between them. `sockets` is for the connections that are kept. `project` is the folder of the user's configuration
-    file: its ansible.cfg, roles, collections, group_vars and host_vars count where the playbook is not one of ours.
+    file, whose ansible.cfg counts; none for a bundled playbook.
     """
 
     step: str
@@ -45,14 +44,10 @@ class PlaybookRun:
     inventory: Path
     variables: Path
     workspace: Path
-    project: Path
+    project: Path | None
     vault_password_file: Path | None
     timeout: float
     sockets: Path
-
-    @property
-    def is_bundled(self) -> bool:
-        return self.playbook.resolve().is_relative_to(bundled("playbooks").resolve())
 
 
 def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> Recap:
@@ -86,8 +81,7 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
         for process in processes:
             end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
             register.child_ended(process)
-        for leftover in ("artifacts/run/job_events", "tmp"):
-            shutil.rmtree(scratch / leftover, ignore_errors=True)
+        shutil.rmtree(scratch / "tmp", ignore_errors=True)  # where Ansible was killed, it left files there
     if recap := findings.success:
         return recap  # even where a stop was asked for: what is done is done, and the workflow asks again
     if outcome.interrupted:
@@ -110,21 +104,14 @@ def ansible_playbook() -> str:
 
 
 def _request(run: PlaybookRun, scratch: Path) -> Request:
-    project = None if run.is_bundled else run.project
-    inventory = scratch / "inventory" / "hosts.json"
-    inventory.parent.mkdir(mode=0o700)
-    inventory.symlink_to(run.inventory)
-    for name in ("group_vars", "host_vars"):  # which Ansible looks for beside the inventory
-        if project and (project / name).is_dir():
-            (inventory.parent / name).symlink_to(project / name)
-    if project is None:
+    if run.project is None:
         (scratch / "ansible.cfg").touch(mode=0o600)  # so that none of the user's applies to what is ours
-    ansible = [ansible_playbook(), "-i", str(inventory), "-e", f"@{run.variables}", str(run.playbook)]
+    ansible = [ansible_playbook(), "-i", str(run.inventory), "-e", f"@{run.variables}", str(run.playbook)]
     if run.vault_password_file:
         ansible += ["--vault-password-file", str(run.vault_password_file)]
     runner = _RUNNER | {
         "private_data_dir": str(scratch),
-        "project_dir": str(project or scratch),
+        "project_dir": str(run.project or scratch),
         "fact_cache": str(run.workspace / "facts"),
         "cmdline": shlex.join(["-c", _LAUNCH, "launch", *ansible]),
     }
@@ -133,6 +120,6 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = environment(os.environ, project=project, scratch=scratch, sockets=run.sockets)
+    env = environment(os.environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)

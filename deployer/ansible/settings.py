@@ -33,13 +33,6 @@ def environment(inherited: Mapping[str, str], *, project: Path | None, scratch: 
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
     }
-    if project is None:
-        return _PREFERRED | env
-    if Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg").is_file():
-        return env  # it says everything
-    # The project's own roles and collections, wherever in it the playbook lies, before Ansible's usual places.
-    paths = {
-        "ANSIBLE_ROLES_PATH": f"{project}/roles:~/.ansible/roles:/usr/share/ansible/roles:/etc/ansible/roles",
-        "ANSIBLE_COLLECTIONS_PATH": f"{project}/collections:~/.ansible/collections:/usr/share/ansible/collections",
-    }
-    return _PREFERRED | paths | env
+    if project is not None and Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg").is_file():
+        return env  # it rules alone
+    return _PREFERRED | env

@@ -37,7 +37,8 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         ansible.write_private(variables, spec.configure.variables)
 
     def play(step: str, entry: str, sockets: Path) -> str:
-        playbook = located(directory, entry) if is_path(entry) else bundled("playbooks") / f"{entry}.yml"
+        ours = not is_path(entry)
+        playbook = bundled("playbooks") / f"{entry}.yml" if ours else located(directory, entry)
         if not playbook.is_file():
             detail = f"looked for {playbook.absolute()}"
             raise StepFailed(f"the playbook {entry} is not there", kind=FailureKind.INPUT, detail=detail)
@@ -47,7 +48,7 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             inventory=inventory,
             variables=variables,
             workspace=workspace,
-            project=directory,
+            project=None if ours else directory,
             vault_password_file=located(directory, vault) if vault else None,
             timeout=spec.timeouts.playbook,
             sockets=sockets,

@@ -277,16 +277,15 @@ def test_nothing_waits_for_an_answer(site: Site) -> None:
 
 
 def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
-    (site.project / "ansible.cfg").write_text("[defaults]\nfilter_plugins = ./filters\nroles_path = ./roles\n")
+    (site.project / "ansible.cfg").write_text("[defaults]\nfilter_plugins = ./filters\n")
     (site.project / "filters").mkdir()
     plugin = "class FilterModule:\n    def filters(self):\n        return {'twice': lambda x: x * 2}\n"
     (site.project / "filters" / "twice.py").write_text(plugin)
-    (site.project / "group_vars").mkdir()
-    (site.project / "group_vars" / "demo.yml").write_text("word: from-group-vars-\n")
-    (site.project / "roles" / "say" / "tasks").mkdir(parents=True)
-    (site.project / "roles" / "say" / "tasks" / "main.yml").write_text('- debug: {msg: "{{ word | twice }}"}\n')
     below = site.project / "playbooks"
-    below.mkdir()
+    (below / "group_vars").mkdir(parents=True)
+    (below / "group_vars" / "demo.yml").write_text("word: from-group-vars-\n")
+    (below / "roles" / "say" / "tasks").mkdir(parents=True)
+    (below / "roles" / "say" / "tasks" / "main.yml").write_text('- debug: {msg: "{{ word | twice }}"}\n')
     (below / "site.yml").write_text("- hosts: all\n  gather_facts: false\n  roles: [say]\n")
     site.run(site.request(below / "site.yml"))
     assert "from-group-vars-from-group-vars-" in site.recorder.output
