@@ -122,7 +122,7 @@ def run(
                 raise failure
             reading.rest()
         finally:
-            if register is not None:
+            if register is not None and child.returncode is not None:
                 register.child_ended(identity)
     return Outcome(
         returncode=returncode,

@@ -581,20 +581,6 @@ def test_listening_puts_the_handlers_back() -> None:
     assert interrupts.signum.name == "SIGTERM"
 
 
-def test_listening_in_another_thread_touches_no_handler() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
-
-    def listen() -> None:
-        with Interrupts().listening():
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    thread.join()
-    assert seen == [before]
-
-
 # Identity
 
 
