@@ -115,8 +115,10 @@ class Host:
 
     def _log_in(self, command: str, top: Rung, learned: Path) -> _Attempt:
         target, pinned = self.target, self.target.pinned
-        # A machine that is slow to come gets longer each time; a forwarder that swallowed us gets a new try soon.
-        patience = max(1, round(min(12.0, 4.0 + self._deadline.spent / 15, self._left)))
+        # Who has answered gets ten seconds, and who is slow to come longer each time; but a forwarder that swallowed us
+        # gets a new try soon.
+        answers = self._rung in ("authenticate", "cloud_init")
+        patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
         limit = min(_CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
         known = target if pinned else replace(target, known_hosts=learned)
         outcome, output = self._call(ssh_argv(known, command, patience=patience), limit)

@@ -51,12 +51,8 @@ def wait_cloud_init(
     """
 
     def work(host: Host) -> CloudInit:
-        boot_id = ""
         for output in host.outputs(REPORT_COMMAND, "cloud_init"):
             found = read_report(output)
-            if boot_id and found.boot_id not in ("", boot_id):
-                host.say(Notice(message=f"{host.target.name} rebooted"))
-            boot_id = found.boot_id or boot_id
             host.tell("cloud_init", found.answer)
             if found.outcome is not CloudInitOutcome.RUNNING:
                 _accept(host, found, strict=strict, required=required)
