@@ -71,7 +71,10 @@ class Host:
         """
         pause = _PAUSE
         while True:
-            attempt = self._attempt(command, top)
+            # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
+            # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
+            with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+                attempt = self._log_in(command, top, Path(scratch) / "known_hosts")
             if attempt.output is not None:
                 yield attempt.output
             elif self._left > 0 or self._rung is None:  # what the limit cut short knows less than what came before
@@ -106,12 +109,6 @@ class Host:
             help=refused if kind is FailureKind.AUTHENTICATION else "",
             excerpt=self.last_words(),
         )
-
-    def _attempt(self, command: str, top: Rung) -> _Attempt:
-        # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
-        # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
-        with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
-            return self._log_in(command, top, Path(scratch) / "known_hosts")
 
     def _log_in(self, command: str, top: Rung, learned: Path) -> _Attempt:
         target, pinned = self.target, self.target.pinned

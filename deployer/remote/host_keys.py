@@ -30,11 +30,9 @@ def pin(known_hosts: Path, learned: Path) -> None:
 
 def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
     """Unpins a host that was replaced on purpose. Raises StepFailed (storage), OSError."""
-    with _writing:
-        lines = _lines(known_hosts)
-        kept = [line for line in lines if not _is_about(line, known_as(address, port))]
-        if kept != lines:
-            _write(known_hosts, kept)
+    name = known_as(address, port)
+    if read_keys(known_hosts, name):
+        _write(known_hosts, [line for line in _lines(known_hosts) if not _is_about(line, name)])
 
 
 def shown_keys(address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts) -> frozenset[str]:
