@@ -108,8 +108,10 @@ def run(
         stopping = _Stopping(request, child, interrupts, on_stopping)
         failure: BaseException | None = None
         try:
-            if register is not None:
-                _open_gate(child, lambda: register.child_started(identity, request.doing))
+            if register is not None and child.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), child.stdin as gate:
+                    register.child_started(identity, request.doing)
+                    gate.write(b"\n")
             while (returncode := child.poll()) is None:
                 try:
                     stopping.look()
@@ -122,7 +124,8 @@ def run(
                 raise failure
             reading.rest()
         finally:
-            if register is not None and child.returncode is not None:
+            child.wait()  # what could not be put on record finds its gate closed, and leaves by itself
+            if register is not None:
                 register.child_ended(identity)
     return Outcome(
         returncode=returncode,
@@ -143,18 +146,6 @@ def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
     if outcome.interrupted:
         interrupts.check(request.doing)
     return outcome, "\n".join(line for stream, line in lines if stream == "stdout")
-
-
-def _open_gate(child: subprocess.Popen[bytes], put_on_record: Callable[[], None]) -> None:
-    assert child.stdin is not None
-    try:
-        with contextlib.suppress(BrokenPipeError), child.stdin as gate:
-            put_on_record()
-            gate.write(b"\n")
-    except BaseException:
-        child.kill()  # it was not the tool yet
-        child.wait()
-        raise
 
 
 @dataclass
