@@ -1,4 +1,4 @@
-"""Runs one playbook: a request in, events out, a recap or an error in the end. Never imports ansible-runner.
+"""Runs one playbook: a request in, events out, a few words or an error in the end. Never imports ansible-runner.
 
 ansible-runner takes over signals and heavy imports, so it lives in a child of ours (`deployer.ansible.child`).
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.ansible.inventory import write_private
-from deployer.ansible.recap import Findings, Recap
+from deployer.ansible.recap import Findings
 from deployer.ansible.results import Record, veil
 from deployer.ansible.settings import environment
 from deployer.errors import FailureKind, StepFailed, ToolMissing
@@ -50,8 +50,8 @@ class PlaybookRun:
     sockets: Path
 
 
-def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> Recap:
-    """Runs the playbook to its end, with ansible-playbook on record in `register` beside our own child.
+def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> str:
+    """Runs the playbook to its end, and says what it did. ansible-playbook is on record in `register`, as our child is.
 
     Raises StepFailed (PLAYBOOK, UNREACHABLE, INPUT, TIMEOUT, TOOL), whose detail names host, task and message in one
     line; Interrupted when asked to stop; ToolMissing without ansible-playbook; OSError when the disk says no.
@@ -82,8 +82,8 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
             end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
             register.child_ended(process)
         shutil.rmtree(scratch / "tmp", ignore_errors=True)  # where Ansible was killed, it left files there
-    if recap := findings.success:
-        return recap  # even where a stop was asked for: what is done is done, and the workflow asks again
+    if did := findings.success:
+        return did  # even where a stop was asked for: what is done is done, and the workflow asks again
     if outcome.interrupted:
         interrupts.check(run.step)
     if outcome.timed_out:

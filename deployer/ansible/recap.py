@@ -1,4 +1,4 @@
-"""What came of a playbook: its records heard one by one, in the end a recap or the error. Knows no processes."""
+"""What came of a playbook: its records heard one by one, in the end a few words or the error. Knows no processes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ class Recap:
     changed: int = 0
     failed: Sequence[str] = ()
     unreachable: Sequence[str] = ()
-
-    @property
-    def text(self) -> str:
-        return f"ok={self.ok} changed={self.changed}"
 
 
 class Findings:
@@ -74,11 +70,12 @@ class Findings:
         self._report(TaskProgress(playbook=playbook, task=task, status=status, host=host, message=message))
 
     @property
-    def success(self) -> Recap | None:
-        """The recap of a playbook that came to a good end. Without an exit code (pexpect lost it) the recap decides."""
+    def success(self) -> str | None:
+        """What a playbook that came to a good end did. Without an exit code (pexpect lost it) the recap decides."""
         recap = self._recap or (Recap() if self._returncode == 0 else None)
-        good = recap and self._returncode in (0, None) and not recap.failed and not recap.unreachable
-        return recap if good else None
+        if recap is None or self._returncode not in (0, None) or recap.failed or recap.unreachable:
+            return None
+        return f"ok={recap.ok} changed={recap.changed}"
 
     @property
     def failure(self) -> StepFailed:

@@ -54,7 +54,7 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             sockets=sockets,
         )
         register, report = session.held, session.report
-        return ansible.run_playbook(playing, interrupts=session.interrupts, register=register, report=report).text
+        return ansible.run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
 
     def story() -> None:
         run.step("render_inventory", render_inventory)
