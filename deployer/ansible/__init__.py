@@ -1,11 +1,10 @@
-"""Ansible: inventory and variables in, events and a recap out. Knows no states and no OpenTofu."""
+"""Ansible: inventory and variables in, events out. Knows no states and no OpenTofu."""
 
-from deployer.ansible.connections import close_connections
-from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_variables
+from deployer.ansible.connections import kept_connections
+from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_private
 from deployer.ansible.playbook import PlaybookRun, ansible_playbook, run_playbook
-from deployer.ansible.recap import Recap
 
 __all__ = [
-    "InventoryEnvironment", "PlaybookRun", "Recap", "ansible_playbook", "close_connections", "inventory_data",
-    "run_playbook", "write_inventory", "write_variables",
+    "InventoryEnvironment", "PlaybookRun", "ansible_playbook", "inventory_data", "kept_connections", "run_playbook",
+    "write_inventory", "write_private",
 ]  # fmt: skip

@@ -8,11 +8,11 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.errors import FailureKind, StepFailed, StorageFailed
+from deployer.errors import FailureKind, StepFailed
 
 if TYPE_CHECKING:  # pydantic is not for the child
     from deployer.environment import Host
@@ -40,7 +40,7 @@ class InventoryEnvironment:
     hosts: Mapping[str, Host]
     ssh_key: Path
     known_hosts: Path
-    ports: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ports: Mapping[str, Sequence[int]]
 
 
 def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, object]:
@@ -63,26 +63,18 @@ def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, ob
 def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     """Writes the environment's static inventory, 0600. `path` must end in .json, or Ansible does not recognise it.
 
-    Raises StepFailed as `inventory_data` does, and StorageFailed.
+    Raises StepFailed as `inventory_data` does, and OSError.
     """
     hosts = {host: _variables(environment, host) for host in environment.hosts}
     group = _group(environment.name, taken=environment.hosts)
     write_private(path, {"all": {"vars": _FOR_ALL, "children": {group: {"hosts": hosts}}}})
 
 
-def write_variables(path: Path, variables: Mapping[str, object]) -> None:
-    """Writes the variables for all playbooks, 0600: they may hold secrets. Raises StorageFailed."""
-    write_private(path, dict(variables))
-
-
-def write_private(path: Path, data: object) -> None:
-    """Writes `data` as JSON, 0600; not atomically, as each command writes it anew. Raises StorageFailed."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1)
-    except OSError as error:
-        raise StorageFailed(f"cannot write {path}", detail=str(error)) from error
+def write_private(path: Path, data: Mapping[str, object]) -> None:
+    """Writes `data` as JSON, 0600: it may hold secrets. Not atomically: each command writes it anew. Raises OSError."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1)
 
 
 def ssh_word(path: Path) -> str:
@@ -96,7 +88,6 @@ def ssh_word(path: Path) -> str:
 def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object]:
     host = environment.hosts[name]
     options = [*_OPTIONS, f'UserKnownHostsFile="{ssh_word(environment.known_hosts)}"']
-    declared = environment.ports.get(name) or [forward.machine for forward in host.ports]
     return {
         "ansible_host": host.address,
         "ansible_port": host.port,
@@ -106,7 +97,7 @@ def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object
         "deployer_environment": environment.name,
         "deployer_host": name,
         "deployer_address": host.address,
-        "deployer_ports": sorted(set(declared)),
+        "deployer_ports": sorted(set(environment.ports.get(name, ()))),
         "deployer_forwards": [{"host": forward.host, "machine": forward.machine} for forward in host.ports],
     }
 

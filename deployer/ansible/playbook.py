@@ -1,4 +1,4 @@
-"""Runs one playbook: a request in, events out, a recap or an error in the end. Never imports ansible-runner.
+"""Runs one playbook: a request in, events out, a few words or an error in the end. Never imports ansible-runner.
 
 ansible-runner takes over signals and heavy imports, so it lives in a child of ours (`deployer.ansible.child`).
 """
@@ -15,18 +15,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.ansible.connections import close_connections, connections
 from deployer.ansible.inventory import write_private
-from deployer.ansible.recap import Findings, Recap
+from deployer.ansible.recap import Findings
 from deployer.ansible.results import Record, veil
 from deployer.ansible.settings import environment
-from deployer.bundled import bundled
-from deployer.errors import FailureKind, StepFailed, StorageFailed, ToolMissing
+from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, end_tree, identity_of
 from deployer.process import run as run_process
-
-_KEPT_RUNS = 5
 
 # Becomes ansible-playbook, with the same pid: tells it at once (the first event comes a second later), and takes away
 # the terminal's input, which ansible-runner fakes and where vars_prompt and pause would wait for ever.
@@ -38,9 +34,9 @@ _RUNNER = {"binary": "/bin/sh", "ident": "run", "suppress_env_files": True, "qui
 class PlaybookRun:
     """One playbook on all hosts of an inventory. All paths are absolute; `timeout` is in seconds.
 
-    `workspace` belongs to one command: a fresh directory is made below it for each playbook; facts and connections are
-    kept there between them. `project` is the folder of the user's configuration file: its ansible.cfg, roles,
-    collections, group_vars and host_vars count where the playbook is not one of ours.
+    `workspace` is made anew for each command; each playbook gets a directory of its own in it, and facts are kept there
+    between them. `sockets` is for the connections that are kept. `project` is the folder of the user's configuration
+    file, whose ansible.cfg counts; none for a bundled playbook.
     """
 
     step: str
@@ -48,33 +44,21 @@ class PlaybookRun:
     inventory: Path
     variables: Path
     workspace: Path
-    project: Path
+    project: Path | None
     vault_password_file: Path | None
     timeout: float
-    ssh_key: Path
-    known_hosts: Path
-
-    @property
-    def is_bundled(self) -> bool:
-        return self.playbook.resolve().is_relative_to(bundled("playbooks").resolve())
+    sockets: Path
 
 
-def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> Recap:
-    """Runs the playbook to its end, with ansible-playbook on record in `register` beside our own child.
+def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> str:
+    """Runs the playbook to its end, and says what it did. ansible-playbook is on record in `register`, as our child is.
 
     Raises StepFailed (PLAYBOOK, UNREACHABLE, INPUT, TIMEOUT, TOOL), whose detail names host, task and message in one
-    line; Interrupted when asked to stop; ToolMissing without ansible-playbook; StorageFailed when the disk says no.
+    line; Interrupted when asked to stop; ToolMissing without ansible-playbook; OSError when the disk says no.
     """
-    interrupts.check(run.step)
-    for path in filter(None, (run.playbook, run.ssh_key, run.known_hosts, run.vault_password_file)):
-        if not path.is_file():
-            raise StepFailed(f"{run.step}: {path} does not exist", kind=FailureKind.INPUT, detail=f"no file {path}")
-    try:
-        scratch = _scratch(run)
-        request = _request(run, scratch)
-        hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise StorageFailed(f"cannot prepare {run.step} in {run.workspace}", detail=str(error)) from error
+    scratch = Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
+    request = _request(run, scratch)
+    hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
     findings = Findings(run.step, veil=hidden, report=report)
     processes: list[ProcessIdentity] = []
 
@@ -97,15 +81,14 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
         for process in processes:
             end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
             register.child_ended(process)
-        for leftover in ("artifacts/run/job_events", "tmp"):
-            shutil.rmtree(scratch / leftover, ignore_errors=True)
-    if recap := findings.success:
-        return recap  # even where a stop was asked for: what is done is done, and the workflow asks again
+        shutil.rmtree(scratch / "tmp", ignore_errors=True)  # where Ansible was killed, it left files there
+    if did := findings.success:
+        return did  # even where a stop was asked for: what is done is done, and the workflow asks again
     if outcome.interrupted:
         interrupts.check(run.step)
     if outcome.timed_out:
         message = f"{run.step} did not finish within {run.timeout:g} s"
-        detail = f"the last task was '{findings.task}'" if findings.task else "no task had started"
+        detail = f"the last task was '{findings.task or 'none'}'"
         advice = "raise timeouts.playbook in the configuration file if that is too short"
         raise StepFailed(message, kind=FailureKind.TIMEOUT, detail=detail, help=advice)
     raise findings.failure
@@ -120,35 +103,16 @@ def ansible_playbook() -> str:
     return program
 
 
-def _scratch(run: PlaybookRun) -> Path:
-    """A fresh directory for this playbook, and of the directories of older commands only the newest left."""
-    for folder in (run.workspace.parent, run.workspace):  # a mode is given to the last folder only, not to parents
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    runs = sorted(run.workspace.parent.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
-    for old in [path for path in runs if path.is_dir() and path != run.workspace][_KEPT_RUNS - 1 :]:
-        close_connections(old)
-        shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
-
-
 def _request(run: PlaybookRun, scratch: Path) -> Request:
-    project = None if run.is_bundled else run.project
-    inventory = scratch / "inventory" / "hosts.json"
-    inventory.parent.mkdir(mode=0o700)
-    inventory.symlink_to(run.inventory)
-    for name in ("group_vars", "host_vars"):  # which Ansible looks for beside the inventory
-        if project and (project / name).is_dir():
-            (inventory.parent / name).symlink_to(project / name)
-    if project is None:
+    if run.project is None:
         (scratch / "ansible.cfg").touch(mode=0o600)  # so that none of the user's applies to what is ours
-    ansible = [ansible_playbook(), "-i", str(inventory), "-e", f"@{run.variables}", str(run.playbook)]
+    ansible = [ansible_playbook(), "-i", str(run.inventory), "-e", f"@{run.variables}", str(run.playbook)]
     if run.vault_password_file:
         ansible += ["--vault-password-file", str(run.vault_password_file)]
     runner = _RUNNER | {
         "private_data_dir": str(scratch),
-        "project_dir": str(project or scratch),
-        # Two caches, because the facts that our playbooks gather are fewer than the user's may want.
-        "fact_cache": str(run.workspace / ("facts" if project else "facts-bundled")),
+        "project_dir": str(run.project or scratch),
+        "fact_cache": str(run.workspace / "facts"),
         "cmdline": shlex.join(["-c", _LAUNCH, "launch", *ansible]),
     }
     # A value in a file, because ansible-runner forgets the argument of that name when it writes no files itself.
@@ -156,6 +120,6 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = environment(os.environ, project=project, scratch=scratch, sockets=connections(run.workspace))
+    env = environment(os.environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)

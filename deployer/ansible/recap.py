@@ -1,9 +1,9 @@
-"""What came of a playbook: its records heard one by one, in the end a recap or the error. Knows no processes."""
+"""What came of a playbook: its records heard one by one, in the end a few words or the error. Knows no processes."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deployer.ansible.results import Record
@@ -13,21 +13,14 @@ from deployer.events import Notice, Output, Report, TaskProgress, printable
 LONGEST_MESSAGE = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recap:
-    """Ansible's counts for each host: ok, changed, failed, unreachable, skipped."""
+    """How many tasks were ok and changed, on all hosts together, and which hosts failed or could not be reached."""
 
-    hosts: Mapping[str, Mapping[str, int]]
-
-    @property
-    def text(self) -> str:
-        return f"ok={self.total('ok')} changed={self.total('changed')}"
-
-    def total(self, column: str) -> int:
-        return sum(counts[column] for counts in self.hosts.values())
-
-    def hosts_with(self, *columns: str) -> list[str]:
-        return [host for host, counts in self.hosts.items() if any(counts[column] for column in columns)]
+    ok: int = 0
+    changed: int = 0
+    failed: Sequence[str] = ()
+    unreachable: Sequence[str] = ()
 
 
 class Findings:
@@ -43,27 +36,22 @@ class Findings:
         self.task = ""  # the last one that started
 
     def add(self, record: Record) -> None:
-        # Veiled before anything is cut off, or half a secret would be left.
-        clean: Record = {key: printable(self._veil(v)) if isinstance(v, str) else v for key, v in record.items()}
-        match clean:
+        match record:
             case {"type": "line", "text": text}:
-                self._line(text)
-            case {"type": "task", "task": task, "status": status, "host": host, "message": long}:
-                message = _bounded(long)
-                if status == "start":
-                    self.task = task
-                elif status in ("failed", "unreachable"):
-                    self._failures[host] = f"task '{task}': {message}"
-                playbook = self._step.removeprefix("playbook:")
-                self._report(TaskProgress(playbook=playbook, task=task, status=status, host=host, message=message))
+                self._line(self._clean(text))
+            case {"type": "task", "task": task, "status": status, "host": host, "message": message}:
+                self._task(self._clean(task), status, printable(host), _bounded(self._clean(message)))
             case {"type": "notice", "message": message}:
-                self._report(Notice(message=f"{self._step}: {message}", level="warning"))
-            case {"type": "recap", "hosts": hosts}:
-                self._recap = Recap(hosts)
+                self._report(Notice(message=f"{self._step}: {self._clean(message)}", level="warning"))
+            case {"type": "recap", **counts}:
+                self._recap = Recap(**counts)
             case {"type": "end", "rc": returncode}:
                 self._returncode = returncode
             case _:
                 pass
+
+    def _clean(self, text: str) -> str:
+        return printable(self._veil(text))  # before anything is cut off, or half a secret would be left
 
     def _line(self, text: str) -> None:
         self._lines.append(text)
@@ -73,30 +61,36 @@ class Findings:
             self._error += f" ({text[8:]})"
         self._report(Output(source="ansible", line=text))
 
+    def _task(self, task: str, status: str, host: str, message: str) -> None:
+        if status == "start":
+            self.task = task
+        elif status in ("failed", "unreachable"):
+            self._failures[host] = f"task '{task}': {message}"
+        playbook = self._step.removeprefix("playbook:")
+        self._report(TaskProgress(playbook=playbook, task=task, status=status, host=host, message=message))
+
     @property
-    def success(self) -> Recap | None:
-        """The recap of a playbook that came to a good end. Without an exit code (pexpect lost it) the recap decides."""
-        recap = self._recap or (Recap({}) if self._returncode == 0 else None)
-        good = recap and self._returncode in (0, None) and not recap.hosts_with("failed", "unreachable")
-        return recap if good else None
+    def success(self) -> str | None:
+        """What a playbook that came to a good end did. Without an exit code (pexpect lost it) the recap decides."""
+        recap = self._recap or (Recap() if self._returncode == 0 else None)
+        if recap is None or self._returncode not in (0, None) or recap.failed or recap.unreachable:
+            return None
+        return f"ok={recap.ok} changed={recap.changed}"
 
     @property
     def failure(self) -> StepFailed:
         """The error for a playbook that ended and did not succeed."""
-        recap = self._recap or Recap({})
-        failed, unreachable = recap.hosts_with("failed"), recap.hosts_with("unreachable")
-        if bad := failed or unreachable:
-            kind, what = (FailureKind.PLAYBOOK, "failed on") if failed else (FailureKind.UNREACHABLE, "could not reach")
+        recap = self._recap or Recap()
+        kind, what, bad = FailureKind.PLAYBOOK, "failed on", recap.failed
+        if not bad:
+            kind, what, bad = FailureKind.UNREACHABLE, "could not reach", recap.unreachable
+        if bad:
             first = next(host for host in (*self._failures, *bad) if host in bad)
-            others = len({*failed, *unreachable}) - 1
-            also = f" (and {others} other host{'s' * (others > 1)})" if others else ""
-            detail = f"{first}: {self._failures.get(first, 'no message')}{also}"
+            detail = f"{first}: {self._failures.get(first, 'no message')}"
             return StepFailed(f"{self._step} {what} {first}", kind=kind, detail=detail)
         kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
         if self._returncode in (None, 127, 250):
             kind, what = FailureKind.TOOL, "Ansible died"
-        elif self.task:
-            kind, what = FailureKind.PLAYBOOK, "Ansible gave up"
         detail = self._error or _bounded(next(filter(str.strip, reversed(self._lines)), "no message"))
         return StepFailed(f"{self._step}: {what}", kind=kind, detail=detail, excerpt="\n".join(self._lines))
 

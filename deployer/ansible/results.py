@@ -13,10 +13,7 @@ from typing import Any
 Record = dict[str, Any]
 
 _LONGEST = 100_000  # characters: a record longer than a megabyte would not arrive whole
-_COLUMNS = {"ok": "ok", "changed": "changed", "failed": "failures", "unreachable": "dark", "skipped": "skipped"}
-# How modules begin when they mean "read the rest".
-_EMPTY_WORDS = re.compile(r"(non-zero return|module |assertion |one or more |all items|task |failed$|$)", re.IGNORECASE)
-_BETTER_WORDS = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout", "exception")
+_SAID = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout")  # the best first
 _SECRET_NAME = re.compile(r"pass|secret|token|key|credential|private", re.IGNORECASE)
 
 
@@ -26,18 +23,23 @@ def records_of(event: Mapping[str, Any]) -> Iterator[Record]:
         yield {"type": "line", "text": text[:_LONGEST]}
     name, data = str(event.get("event")), event.get("event_data") or {}
     if name == "playbook_on_task_start":
-        yield {"type": "task", **_task("start", data)}
+        yield _task("start", data)
     elif name in ("runner_on_ok", "runner_on_skipped", "runner_on_failed", "runner_on_unreachable"):
-        yield {"type": "task", **_task(name.removeprefix("runner_on_"), data)}
+        yield _task(name.removeprefix("runner_on_"), data)
     elif name == "playbook_on_no_hosts_matched":
         yield {"type": "notice", "message": f"no host matched the play {data.get('play') or ''}".rstrip()}
     elif name == "playbook_on_stats":
-        counts = {ours: data.get(theirs) or {} for ours, theirs in _COLUMNS.items()}
-        hosts = {host: {name: counts[name].get(host, 0) for name in counts} for host in data.get("processed") or {}}
-        yield {"type": "recap", "hosts": hosts}
+        ok, changed, failed, dark = (data.get(column) or {} for column in ("ok", "changed", "failures", "dark"))
+        yield {
+            "type": "recap",
+            "ok": sum(ok.values()),
+            "changed": sum(changed.values()),
+            "failed": [host for host, count in failed.items() if count],
+            "unreachable": [host for host, count in dark.items() if count],
+        }
 
 
-def _task(status: str, data: Mapping[str, Any]) -> dict[str, str]:
+def _task(status: str, data: Mapping[str, Any]) -> Record:
     result = data.get("res") or {}
     message = message_of(result) if status in ("failed", "unreachable") else ""
     if status == "failed" and data.get("ignore_errors"):
@@ -45,11 +47,11 @@ def _task(status: str, data: Mapping[str, Any]) -> dict[str, str]:
     elif status == "ok" and result.get("changed"):
         status = "changed"
     title = " : ".join(str(data[key]) for key in ("role", "task") if data.get(key))
-    return {"status": status, "task": title, "host": str(data.get("host") or ""), "message": message}
+    return {"type": "task", "status": status, "task": title, "host": str(data.get("host") or ""), "message": message}
 
 
 def message_of(result: Mapping[str, Any]) -> str:
-    """Why a task failed, in one line: its message, or what the module printed; never its arguments."""
+    """Why a task failed, in one line: its message, and the last line the module printed; never its arguments."""
     if "censored" in result:
         return "hidden, because the task has no_log"
     for item in (*(result.get("results") or ()), *(result.get("failed_modules") or {}).values()):
@@ -59,9 +61,9 @@ def message_of(result: Mapping[str, Any]) -> str:
     text = message if isinstance(message, str) else json.dumps(message)
     if result.get("unreachable"):
         text = _last_line(text)  # ssh's cause; before it come banners and a changed host key's frame
-    elif _EMPTY_WORDS.match(text.strip()):
-        said = (_last_line(str(result.get(name) or "")) for name in _BETTER_WORDS)
-        text = ": ".join(filter(None, (text, next(filter(None, said), ""))))
+    said = next(filter(None, (_last_line(str(result.get(name) or "")) for name in _SAID)), "")
+    if said not in text:
+        text = ": ".join(filter(None, (text, said)))
     return " ".join(text.split())[:_LONGEST] or "no message"
 
 

@@ -1,11 +1,10 @@
-"""The environment variables Ansible runs with: an allow-list, and settings where the user's ansible.cfg is silent.
+"""The environment variables Ansible runs with: an allow-list, and our settings where the user has no ansible.cfg.
 
 ansible-runner writes the whole environment into its artifacts, so nothing may be in it that is a secret.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,18 +33,6 @@ def environment(inherited: Mapping[str, str], *, project: Path | None, scratch: 
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
     }
-    if project is None:
-        return _PREFERRED | env
-    # The project's own roles and collections, wherever in it the playbook lies, before Ansible's usual places.
-    preferred = _PREFERRED | {
-        "ANSIBLE_ROLES_PATH": f"{project}/roles:~/.ansible/roles:/usr/share/ansible/roles:/etc/ansible/roles",
-        "ANSIBLE_COLLECTIONS_PATH": f"{project}/collections:~/.ansible/collections:/usr/share/ansible/collections",
-    }
-    config = Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg")
-    said = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
-    return {name: value for name, value in preferred.items() if not _is_set(name, said)} | env
-
-
-def _is_set(variable: str, config: str) -> bool:
-    option = variable.removeprefix("ANSIBLE_")  # and with an s, because collections_path was collections_paths
-    return re.search(rf"^{option}s?\s*[=:]", config, re.IGNORECASE | re.MULTILINE) is not None
+    if project is not None and Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg").is_file():
+        return env  # it rules alone
+    return _PREFERRED | env

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
+from deployer.remote import silence
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
-from deployer.workflows.hosts import silence
 
 
 def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
     for name, host in environment.hosts.items():
-        problem, where = silence(host), f"at {host.address} port {host.port}"
+        problem, where = silence(host.address, host.port), f"at {host.address} port {host.port}"
         says = f"differs: {name} does not answer {where}: {problem}" if problem else f"same: {name} answers {where}"
         lines.append(says)
     return tuple(lines)

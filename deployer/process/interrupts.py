@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,12 +37,10 @@ class Interrupts:
 
     @contextmanager
     def listening(self) -> Iterator[Interrupts]:
-        """SIGINT, SIGTERM, SIGHUP are counted here while the block runs. Does nothing outside the main thread."""
+        """SIGINT, SIGTERM, SIGHUP are counted here while the block runs. For the main thread."""
         wanted = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             wanted.append(signal.SIGHUP)  # under nohup, the user wants the run to outlive the terminal
-        if threading.current_thread() is not threading.main_thread():
-            wanted = []
         before = {s: signal.signal(s, lambda signum, frame: self.request(signum)) for s in wanted}
         try:
             yield self

@@ -30,7 +30,7 @@ OnLine = Callable[[Stream, str], None]
 _GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
 _LONGEST_LINE = 1024 * 1024
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks at a child
+_PAUSE = 0.02  # seconds between two looks at a child that says nothing
 
 
 class Register(Protocol):
@@ -106,25 +106,27 @@ def run(
             raise ToolMissing(f"{program} does not start, needed for: {request.doing}", detail=str(error)) from error
         identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
         stopping = _Stopping(request, child, interrupts, on_stopping)
+        failure: BaseException | None = None
         try:
-            if register is not None:
-                register.child_started(identity, request.doing)
-                _open_gate(child)
-            pause = _SHORTEST_PAUSE
+            if register is not None and child.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), child.stdin as gate:
+                    register.child_started(identity, request.doing)
+                    gate.write(b"\n")
             while (returncode := child.poll()) is None:
-                stopping.look()
-                pause = _SHORTEST_PAUSE if reading.once() else min(pause * 2, _LONGEST_PAUSE)
-                time.sleep(pause)
+                try:
+                    stopping.look()
+                    if failure or not reading.once():
+                        time.sleep(_PAUSE)
+                except BaseException as error:  # noqa: BLE001 - raised again once the child has ended
+                    failure = failure or error
+                    stopping.own += not isinstance(error, Exception)  # a Ctrl+C where nobody listens, an exit
+            if failure:
+                raise failure
             reading.rest()
-        except BaseException as error:
-            reading.failure = error  # nobody is told of the lines that still come
-            _end(child, reading, request)
-            raise
         finally:
-            if register is not None and child.returncode is not None:
+            child.wait()  # what could not be put on record finds its gate closed, and leaves by itself
+            if register is not None:
                 register.child_ended(identity)
-    if reading.failure is not None:
-        raise reading.failure
     return Outcome(
         returncode=returncode,
         seconds=time.monotonic() - started,
@@ -146,40 +148,9 @@ def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
     return outcome, "\n".join(line for stream, line in lines if stream == "stdout")
 
 
-def _open_gate(child: subprocess.Popen[bytes]) -> None:
-    assert child.stdin is not None
-    with contextlib.suppress(BrokenPipeError), child.stdin as gate:
-        gate.write(b"\n")
-
-
-def _end(child: subprocess.Popen[bytes], reading: _Reading, request: Request) -> None:
-    """An unforeseen end of our own waiting: the child is asked, then made, to end."""
-    if child.stdin is not None:
-        # Where the register could not be written, the gate never opened: the child leaves by itself.
-        child.stdin.close()
-    for signum, seconds in ((request.stop_signal, request.grace), (signal.SIGKILL, 5.0)):
-        _signal(child, signum)
-        end = time.monotonic() + seconds
-        with contextlib.suppress(KeyboardInterrupt):  # one more asks for the next rung
-            while child.poll() is None and time.monotonic() < end:
-                reading.once()
-                time.sleep(_LONGEST_PAUSE)
-        if child.returncode is not None:
-            return
-
-
-def _signal(child: subprocess.Popen[bytes], signum: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if signum == signal.SIGKILL:
-            os.killpg(child.pid, signum)
-        else:
-            # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
-            child.send_signal(signum)
-
-
 @dataclass
 class _Stopping:
-    """The ladder: ask once, ask again, kill. Climbed by the user's requests and by the time limit."""
+    """The ladder: ask once, ask again, kill. Climbed by the user's requests, by our `own`, and by the time limit."""
 
     request: Request
     child: subprocess.Popen[bytes]
@@ -188,13 +159,14 @@ class _Stopping:
     timed_out: bool = False
     interrupted: bool = False
     level: int = 0
+    own: int = 0
 
     def __post_init__(self) -> None:
         self.deadline = Deadline(self.request.timeout)
         self.started = self.since = time.monotonic()
 
     def look(self) -> None:
-        wanted = min(self.interrupts.count, 3)
+        wanted = min(self.interrupts.count + self.own, 3)
         self.interrupted = self.interrupted or wanted > 0
         over = -self.deadline.left
         if over >= 0:
@@ -208,13 +180,18 @@ class _Stopping:
     def _climb(self) -> None:
         self.level += 1
         self.since = time.monotonic()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.level == 3:
+                os.killpg(self.child.pid, signal.SIGKILL)
+            else:
+                # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
+                self.child.send_signal(self.request.stop_signal)
         if self.told is not None:
             self.told(self.level, self.since - self.started)
-        _signal(self.child, signal.SIGKILL if self.level == 3 else self.request.stop_signal)
 
 
 class _Reading:
-    """What a child writes, as lines; what `on_line` raises waits until the child has come to its end.
+    """What a child writes, as lines.
 
     The child writes to unnamed files, not to pipes: when we are killed, a tool whose pipe breaks dies of SIGPIPE at its
     next line (OpenTofu does, in the middle of an apply and without writing its state), and one whose pipe nobody reads
@@ -227,7 +204,6 @@ class _Reading:
         self._read: dict[Stream, int] = dict.fromkeys(self.files, 0)
         self._partial: dict[Stream, bytes] = dict.fromkeys(self.files, b"")
         self.tail: deque[str] = deque(maxlen=20)
-        self.failure: BaseException | None = None  # while there is one, the lines are dropped
 
     def once(self) -> bool:
         """Reads on; False where nothing is new."""
@@ -264,11 +240,7 @@ class _Reading:
             line = raw[:_LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r")
             if stream == "stderr":
                 self.tail.append(printable(line))
-            if self.failure is None:
-                try:
-                    self._on_line(stream, line)
-                except Exception as error:  # noqa: BLE001 - raised again once the child has ended
-                    self.failure = error
+            self._on_line(stream, line)
 
 
 def _unnamed_file() -> IO[bytes]:

@@ -27,7 +27,6 @@ class CloudInit:
     outcome: CloudInitOutcome
     answer: str
     causes: tuple[str, ...] = ()
-    boot_id: str = ""
 
 
 # A constant, on one line, without single quotes, exclamation marks and backslashes: it means the same in every login
@@ -43,10 +42,10 @@ REPORT_COMMAND = (
     ' done; s="too old, no JSON";'
     " command -v cloud-init >/dev/null || s=absent;"
     ' test "$(systemctl is-system-running 2>/dev/null)" = stopping && s="going down";'
-    ' echo; echo "deployer-report $(cat /proc/sys/kernel/random/boot_id 2>/dev/null) $s";'
+    ' echo; echo "deployer-report $s";'
     " case $s in too*) cloud-init status --format json 2>/dev/null ;; esac; exit 0'"
 )
-_REPORT = re.compile(r"^deployer-report ([\w-]*) (.*)$", re.MULTILINE)  # a login shell may print before us
+_REPORT = re.compile(r"^deployer-report (.*)$", re.MULTILINE)  # a login shell may print before us
 
 LOG_COMMAND = (
     "exec sh -c 'f=/var/log/cloud-init-output.log; tail -c 8000 $f 2>/dev/null || sudo -n tail -c 8000 $f 2>/dev/null'"
@@ -56,10 +55,10 @@ LOG_COMMAND = (
 def read_report(output: str) -> CloudInit:
     """What REPORT_COMMAND printed, decided. Never raises; what cannot be understood counts as still running."""
     found = _REPORT.search(output)
-    return decide(output[found.end() :], found[2], boot_id=found[1]) if found else decide("", "no report")
+    return decide(output[found.end() :], found[1]) if found else decide("", "no report")
 
 
-def decide(report: str, word: str = "no JSON", *, boot_id: str = "") -> CloudInit:
+def decide(report: str, word: str = "no JSON") -> CloudInit:
     """The meaning of `cloud-init status --format json`, or of our own `word` where there is no JSON."""
     facts = _json(report) or {"status": word}
     status, extended, stage = (str(facts.get(key) or "") for key in ("status", "extended_status", "stage"))
@@ -83,7 +82,7 @@ def decide(report: str, word: str = "no JSON", *, boot_id: str = "") -> CloudIni
     elif stage:
         answer += f" ({one_line(stage, 40)})"
     kept = tuple(dict.fromkeys(one_line(cause, 400) for cause in causes))[:20]
-    return CloudInit(outcome=outcome, answer=answer, causes=kept, boot_id=boot_id)
+    return CloudInit(outcome=outcome, answer=answer, causes=kept)
 
 
 def _json(report: str) -> dict[str, Any]:

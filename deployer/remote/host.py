@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,14 +15,15 @@ from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, HostProgress
 from deployer.process import Deadline, Interrupts, Outcome, Request, capture
 from deployer.remote.cloud_init import LOG_COMMAND
-from deployer.remote.host_keys import pin, read_keys
-from deployer.remote.ssh import Target, host_key_argv, ssh_argv
+from deployer.remote.host_keys import pin, read_keys, shown_keys
+from deployer.remote.ssh import Target, ssh_argv
 from deployer.remote.words import excerpt, one_line
 
 Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
 
 _CALL = 20.0  # seconds for one call of ssh
 _PAUSE = 0.4  # seconds between attempts
+_ANSWER = 3.0  # seconds for a connection to be taken
 _HELD_UP: dict[Rung, tuple[FailureKind, str]] = {
     "connect": (FailureKind.UNREACHABLE, "{0.name} does not accept connections at {1}"),
     "banner": (FailureKind.UNREACHABLE, "{0.name} accepts connections at {1} but does not answer as an SSH server"),
@@ -43,13 +41,21 @@ class _Attempt:
     output: str | None = None
 
 
+def silence(address: str, port: int) -> str:
+    """Why nothing answers there; empty where something takes the connection."""
+    try:
+        socket.create_connection((address, port), timeout=_ANSWER).close()
+    except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
 class Host:
     """A wait for `target`, in a thread of its own; `halt` ends it at once, `say` takes the events."""
 
     def __init__(self, target: Target, deadline: Deadline, halt: Interrupts, say: Callable[[Event], None]) -> None:
         self.target, self.say = target, say
         self._deadline, self._halt = deadline, halt
-        self._answers_as_ssh = False
         self._rung: Rung | None = None
         self._answer, self._since = "", 0.0
 
@@ -65,7 +71,10 @@ class Host:
         """
         pause = _PAUSE
         while True:
-            attempt = self._attempt(command, top)
+            # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
+            # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
+            with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+                attempt = self._log_in(command, top, Path(scratch) / "known_hosts")
             if attempt.output is not None:
                 yield attempt.output
             elif self._left > 0 or self._rung is None:  # what the limit cut short knows less than what came before
@@ -101,21 +110,15 @@ class Host:
             excerpt=self.last_words(),
         )
 
-    def _attempt(self, command: str, top: Rung) -> _Attempt:
-        if not self._answers_as_ssh and (refusal := self._knock()):
-            return refusal
-        # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
-        # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
-        with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
-            attempt = self._log_in(command, top, Path(scratch) / "known_hosts")
-        self._answers_as_ssh = attempt.output is not None or attempt.rung == "authenticate"
-        return attempt
-
     def _log_in(self, command: str, top: Rung, learned: Path) -> _Attempt:
         target, pinned = self.target, self.target.pinned
-        limit = max(1.0, min(_CALL, self._left))
+        # Who has answered gets ten seconds, and who is slow to come longer each time; but a forwarder that swallowed us
+        # gets a new try soon.
+        answers = self._rung in ("authenticate", "cloud_init")
+        patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
+        limit = min(_CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
         known = target if pinned else replace(target, known_hosts=learned)
-        outcome, output = self._call(ssh_argv(known, command), limit)
+        outcome, output = self._call(ssh_argv(known, command, patience=patience), limit)
         if outcome.timed_out:
             return _Attempt(top, f"no answer within {limit:.0f} s")
         said = next((line for text in reversed(outcome.tail) if (line := one_line(text))), "")
@@ -124,12 +127,14 @@ class Host:
                 pin(target.known_hosts, learned)
             done = outcome.returncode == 0
             return _Attempt(top, f"exit {outcome.returncode} {said}".strip(), output if done else None)
-        # ssh exits 255 whatever went wrong, and its sentences are no interface. So the client is asked once more to
-        # write down the key the host proves to have. Nothing written: the connection broke before that. Another key
-        # than the pinned one: that is the cause. Otherwise host and connection are fine, and our login was refused.
-        if pinned:
-            self._call(host_key_argv(target, learned=learned), _CALL / 2)
+        # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
+        # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
+        # connection broke before that. Otherwise host and connection are fine, and our login was refused.
+        if cause := silence(target.address, target.port):
+            return _Attempt("connect", one_line(cause))
         shown = read_keys(learned, target.known_as)
+        if pinned:
+            shown = shown_keys(target.address, target.port, environ=os.environ, interrupts=self._halt)
         if pinned and shown and not shown & pinned:
             name, file = shlex.quote(one_line(target.known_as)), shlex.quote(str(target.known_hosts))
             raise StepFailed(
@@ -139,32 +144,6 @@ class Host:
                 help=f"if the machine was rebuilt on purpose: ssh-keygen -R {name} -f {file}",
             )
         return _Attempt("authenticate" if shown else "banner", said)
-
-    def _knock(self) -> _Attempt | None:
-        """Connects and reads the banner; None where there is one."""
-        rung: Rung = "connect"
-        heard, address = b"", (self.target.address, self.target.port)
-        # A machine that is slow to come gets longer each time; a forwarder that swallowed us gets a new try soon.
-        patience = min(12.0, 4.0 + self._deadline.spent / 15, max(1.0, self._left))
-        try:
-            with socket.create_connection(address, timeout=max(1.0, min(5.0, self._left))) as connection:
-                rung, end = "banner", time.monotonic() + patience
-                connection.settimeout(0.1)
-                while not re.search(rb"^SSH-", heard, re.MULTILINE):
-                    self._halt.check("reading a banner")
-                    if time.monotonic() > end or len(heard) > 65536:
-                        raise TimeoutError(f"nothing within {patience:.0f} s")
-                    with suppress(TimeoutError):
-                        data = connection.recv(4096)
-                        if not data:
-                            raise ConnectionError("closed without a banner")
-                        heard += data
-                return None
-        except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
-            answer = getattr(error, "strerror", None) or str(error)
-        if heard:
-            answer = f"no SSH banner but {one_line(heard[:200].decode(errors='replace'), 60)!r}"
-        return _Attempt(rung, one_line(answer))
 
     def _call(self, argv: tuple[str, ...], limit: float) -> tuple[Outcome, str]:
         doing, env = f"asking {self.target.name}", {**os.environ, "LC_ALL": "C"}

@@ -25,17 +25,22 @@ def read_keys(known_hosts: Path, name: str) -> frozenset[str]:
 def pin(known_hosts: Path, learned: Path) -> None:
     """Appends the lines of `learned`, as ssh wrote them. Raises StepFailed (storage), OSError."""
     with _writing:
-        lines = _lines(known_hosts)
-        _write(known_hosts, [*lines, *(line for line in _lines(learned) if line not in lines)])
+        _write(known_hosts, [*_lines(known_hosts), *_lines(learned)])
 
 
 def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
     """Unpins a host that was replaced on purpose. Raises StepFailed (storage), OSError."""
-    with _writing:
-        lines = _lines(known_hosts)
-        kept = [line for line in lines if not _is_about(line, known_as(address, port))]
-        if kept != lines:
-            _write(known_hosts, kept)
+    name = known_as(address, port)
+    if read_keys(known_hosts, name):
+        _write(known_hosts, [line for line in _lines(known_hosts) if not _is_about(line, name)])
+
+
+def shown_keys(address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts) -> frozenset[str]:
+    """The host keys ("type base64") that what answers there shows; none where it shows none. Raises Interrupted."""
+    argv = ("ssh-keyscan", "-T", "5", "-p", str(port), "--", address)
+    request = Request(argv=argv, doing="ssh-keyscan", cwd=Path("/"), env=environ, timeout=30)
+    _, text = capture(request, interrupts=interrupts)
+    return frozenset(" ".join(line.split()[1:3]) for line in text.splitlines() if not line.startswith("#"))
 
 
 def is_another(
@@ -43,10 +48,7 @@ def is_another(
 ) -> bool:
     """Whether what answers there shows host keys, and none of those pinned for it: it is another machine, then."""
     pinned = read_keys(known_hosts, known_as(address, port))
-    argv = ("ssh-keyscan", "-T", "5", "-p", str(port), address)
-    request = Request(argv=argv, doing="ssh-keyscan", cwd=Path("/"), env=environ, timeout=30)
-    _, text = capture(request, interrupts=interrupts)
-    shown = {" ".join(line.split()[1:3]) for line in text.splitlines() if not line.startswith("#")}
+    shown = shown_keys(address, port, environ=environ, interrupts=interrupts)
     return bool(pinned and shown) and not pinned & shown
 
 

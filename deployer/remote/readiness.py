@@ -21,7 +21,7 @@ from deployer.remote.words import one_line
 T = TypeVar("T")
 
 _ENDED = {"error": "failed", "degraded": "ended degraded", "disabled": "is disabled", "absent": "is not installed"}
-_TOGETHER = 1.0  # seconds for other hosts to fail along with the first, and for threads to leave
+_LEAVING = 1.0  # seconds for threads to leave
 
 
 def wait_ssh(targets: Sequence[Target], *, limit: float, interrupts: Interrupts, report: Report) -> None:
@@ -51,12 +51,8 @@ def wait_cloud_init(
     """
 
     def work(host: Host) -> CloudInit:
-        boot_id = ""
         for output in host.outputs(REPORT_COMMAND, "cloud_init"):
             found = read_report(output)
-            if boot_id and found.boot_id not in ("", boot_id):
-                host.say(Notice(message=f"{host.target.name} rebooted"))
-            boot_id = found.boot_id or boot_id
             host.tell("cloud_init", found.answer)
             if found.outcome is not CloudInitOutcome.RUNNING:
                 _accept(host, found, strict=strict, required=required)
@@ -96,11 +92,11 @@ def _side_by_side(
 ) -> dict[str, T]:
     """Runs `work` for each target in a thread of its own, and reports from this one what those say.
 
-    The first failure ends all the waiting and is raised, naming the hosts that failed with it.
+    The first failure ends all the waiting and is raised.
     """
     deadline, halt, said = Deadline(limit), Interrupts(), queue.SimpleQueue[Event]()
     results: dict[str, T] = {}
-    failures: dict[str, BaseException] = {}
+    failures: list[BaseException] = []
 
     def live(target: Target) -> None:
         try:
@@ -108,30 +104,23 @@ def _side_by_side(
         except Interrupted:
             pass  # by `halt`: the waiting thread knows why
         except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread
-            failures[target.name] = failure
+            failures.append(failure)
 
     # Daemons, because a name that is being resolved cannot be interrupted and must not keep the process.
     threads = [threading.Thread(target=live, args=(t,), name=f"wait-{t.name}", daemon=True) for t in targets]
     for thread in threads:
         thread.start()
-    end = float("inf")
     try:
-        while (any(t.is_alive() for t in threads) or not said.empty()) and time.monotonic() < end:
+        while (any(t.is_alive() for t in threads) and not failures) or not said.empty():
             interrupts.check(doing)
             _ = deadline.left  # moves the clock
             with suppress(queue.Empty):
                 report(said.get(timeout=0.1))
-            if failures:  # hosts that run out of time in the same moment are told together
-                end = min(end, time.monotonic() + _TOGETHER)
     finally:
         halt.request()
-        end = time.monotonic() + _TOGETHER
+        end = time.monotonic() + _LEAVING
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
-    failed = [t.name for t in targets if t.name in failures]
-    if failed:
-        first = failures[failed[0]]
-        if isinstance(first, StepFailed) and failed[1:]:
-            first.detail += f"; failed with it: {', '.join(failed[1:])}"
-        raise first
+    if failures:
+        raise failures[0]
     return results

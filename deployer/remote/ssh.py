@@ -32,41 +32,26 @@ class Target:
         return read_keys(self.known_hosts, self.known_as)
 
 
-def ssh_argv(target: Target, *command: str, interactive: bool = False) -> tuple[str, ...]:
+def ssh_argv(target: Target, *command: str, interactive: bool = False, patience: int = 10) -> tuple[str, ...]:
     """The command line that logs in to `target` and runs `command`, or a shell where there is none.
 
     As with ssh, the words of `command` are joined by spaces and read by the remote shell. A host whose key is pinned
-    must show that key; another one's is learned. Not `interactive`: nothing is ever asked. Raises StepFailed where
-    known_hosts cannot be read, or a path cannot be told to ssh.
+    must show that key; another one's is learned. Not `interactive`: nothing is ever asked. `patience` is in seconds,
+    for connection and banner. Raises StepFailed where known_hosts cannot be read, or a path cannot be told to ssh.
     """
-    # accept-new alone would also take a key of another type for a host that is pinned already.
-    checking = f"StrictHostKeyChecking={'yes' if target.pinned else 'accept-new'}"
-    return _argv(target, command, target.known_hosts, checking, *(() if interactive else _SILENT))
-
-
-def host_key_argv(target: Target, *, learned: Path) -> tuple[str, ...]:
-    """Has the host prove its key, writes that to `learned`, and offers the host no key of ours."""
-    # Without a preference for the type that is pinned, a host with several keys would show another one.
-    kinds = ",".join(sorted({key.split()[0] for key in target.pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
-    modes = ("PubkeyAuthentication=no", *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()))
-    return _argv(target, ("true",), learned, "StrictHostKeyChecking=accept-new", *modes, *_SILENT)
-
-
-_SILENT = ("BatchMode=yes", "RequestTTY=no")
-
-
-def _argv(target: Target, command: tuple[str, ...], known_hosts: Path, *further: str) -> tuple[str, ...]:
     options = (
         f"IdentityFile={_quoted(target.private_key)}",  # with -i a path that needs expanding is not found
         "IdentitiesOnly=yes",
         "PasswordAuthentication=no",
         "KbdInteractiveAuthentication=no",
-        f"UserKnownHostsFile={_quoted(known_hosts)}",
+        f"UserKnownHostsFile={_quoted(target.known_hosts)}",
         "GlobalKnownHostsFile=/dev/null",
-        "ConnectTimeout=10",
+        # accept-new alone would also take a key of another type for a host that is pinned already.
+        f"StrictHostKeyChecking={'yes' if target.pinned else 'accept-new'}",
+        f"ConnectTimeout={patience}",
         "ServerAliveInterval=5",
         "LogLevel=ERROR",
-        *further,
+        *(() if interactive else ("BatchMode=yes", "RequestTTY=no")),
     )
     # No configuration file is read (-F none): the same command must do the same on every computer.
     login = ("ssh", "-F", "none", "-p", str(target.port), "-l", target.user)

@@ -11,7 +11,7 @@ def one_line(text: str, longest: int = 200) -> str:
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
-def excerpt(log: str, lines: int = 30, longest: int = 4000) -> str:
+def excerpt(log: str) -> str:
     """The end of a log as a few printable lines; consoles end theirs with carriage returns."""
-    kept = printable(log[-4 * longest :].replace("\r", "\n")).split("\n")
-    return "\n".join([line.rstrip() for line in kept if line.strip()][-lines:])[-longest:]
+    lines = printable(log.replace("\r", "\n")).split("\n")
+    return "\n".join([line.rstrip() for line in lines if line.strip()][-30:])

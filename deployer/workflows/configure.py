@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -25,17 +26,19 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
     """From `provisioned` or later to `configured`. Raises what the failed step raised, once that is saved."""
     session, folder, directory = run.session, run.session.folder, Path(run.environment.directory)
     inventory, variables = folder.ansible / "inventory" / "hosts.json", folder.ansible / "variables.json"
-    workspace = folder.ansible / "runs" / session.run_id
+    workspace = folder.ansible / "run"
     vault = spec.configure.vault_password_file
 
     def render_inventory() -> None:
         private_directory(inventory.parent)
-        private_directory(workspace.parent)
+        shutil.rmtree(workspace, ignore_errors=True)  # of the command before
+        private_directory(workspace)
         ansible.write_inventory(inventory, inventory_environment(run.environment, spec, folder))
-        ansible.write_variables(variables, spec.configure.variables)
+        ansible.write_private(variables, spec.configure.variables)
 
-    def play(step: str, entry: str) -> str:
-        playbook = located(directory, entry) if is_path(entry) else bundled("playbooks") / f"{entry}.yml"
+    def play(step: str, entry: str, sockets: Path) -> str:
+        ours = not is_path(entry)
+        playbook = bundled("playbooks") / f"{entry}.yml" if ours else located(directory, entry)
         if not playbook.is_file():
             detail = f"looked for {playbook.absolute()}"
             raise StepFailed(f"the playbook {entry} is not there", kind=FailureKind.INPUT, detail=detail)
@@ -45,22 +48,19 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             inventory=inventory,
             variables=variables,
             workspace=workspace,
-            project=directory,
+            project=None if ours else directory,
             vault_password_file=located(directory, vault) if vault else None,
             timeout=spec.timeouts.playbook,
-            ssh_key=private_key(spec, directory, folder),
-            known_hosts=folder.known_hosts,
+            sockets=sockets,
         )
         register, report = session.held, session.report
-        return ansible.run_playbook(playing, interrupts=session.interrupts, register=register, report=report).text
+        return ansible.run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
 
     def story() -> None:
         run.step("render_inventory", render_inventory)
-        try:
+        with ansible.kept_connections() as sockets:
             for step, entry in spec.playbook_steps.items():
-                run.step(step, partial(play, step, entry))
-        finally:
-            ansible.close_connections(workspace)
+                run.step(step, partial(play, step, entry, sockets))
 
     return run.conclude(story, lambda environment: environment.succeed(utc_now()))
 

@@ -9,12 +9,11 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
-from deployer.remote import is_another
+from deployer.remote import is_another, silence
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
-from deployer.workflows.hosts import silence
 from deployer.workflows.provision import render
 from deployer.workflows.run import Run
 
@@ -88,7 +87,7 @@ def _see_nobody_answers(run: Run[Destroying]) -> None:
     session = run.session
     for name, host in run.environment.hosts.items():
         where, known_hosts = (host.address, host.port), session.folder.known_hosts
-        if not silence(host) and not is_another(
+        if not silence(*where) and not is_another(
             known_hosts, *where, environ=session.environ, interrupts=session.interrupts
         ):
             problem = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from deployer.storage.folder import EnvironmentFolder, private_directory
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
 _UNSAID: dict[str, Any] = {"port": 22, "ports": (), "id": None, "console": None}
 _CONSOLE_END = 4096  # bytes
-_ANSWER = 3.0  # seconds
 
 
 def read_hosts(outputs: Mapping[str, Any], spec: Spec) -> dict[str, Host]:
@@ -104,15 +102,6 @@ def _console(tofu: Path, host: Host) -> str:
             return printable(file.read().decode("utf-8", errors="replace"))
     except OSError:
         return ""
-
-
-def silence(host: Host) -> str:
-    """Why nothing answers at the host's port; empty where something does."""
-    try:
-        socket.create_connection((host.address, host.port), timeout=_ANSWER).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
 
 
 def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replaced: set[str], known_hosts: Path) -> None:

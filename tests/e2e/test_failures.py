@@ -138,14 +138,12 @@ def test_a_machine_that_cannot_be_made(project: Project) -> None:
     assert project.run("ssh", NAME, "db", "--", "hostname").out == "db\n"
 
 
-@pytest.mark.parametrize(
-    ("mode", "answer"), [("closed", "closed without a banner"), ("silent", "banner")], ids=["closed", "silent"]
-)
-def test_a_machine_that_never_lets_us_in(project: Project, mode: str, answer: str) -> None:
+@pytest.mark.parametrize("mode", ["closed", "silent"])
+def test_a_machine_that_never_lets_us_in(project: Project, mode: str) -> None:
     project.write(provider=project.container(ssh=mode, cloud_init="absent"), timeouts={"ssh": 4})
     told = project.run("up", f"{NAME}.yml", code=1)
     assert "wait_ssh failed" in told.err
-    assert answer in told.err
+    assert "rung banner" in told.err
     saved = project.state
     assert saved["failure"]["step"] == "wait_ssh"
     assert saved["failure"]["kind"] in ("timeout", "unreachable")

