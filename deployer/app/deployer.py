@@ -224,7 +224,7 @@ def _preview(session: Session, wanted: LoadedSpec, tofu: Tofu) -> Plan:
         if render(session, wanted.spec, wanted.directory) or not (tofu.folder / ".terraform").exists():
             tofu.init()
             tofu.validate()
-        return tofu.plan(lock=False)
+        return tofu.plan()
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
         raise

@@ -32,7 +32,7 @@ def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
 def _planned(tofu: Tofu) -> list[str]:
     try:
         changed = [f"differs: {change.address} was changed or removed behind our back" for change in tofu.drift()]
-        plan = tofu.plan(lock=False)
+        plan = tofu.plan()
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
     changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in plan.changes]

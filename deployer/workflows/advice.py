@@ -94,5 +94,5 @@ def _known(folder: EnvironmentFolder) -> str:
     state = look(folder.tofu)
     if state.condition != "whole":
         return "- its state is not in that folder, or cannot be read"
-    known = zip(state.resources, state.ids, strict=True)
+    known = state.resources.items()
     return "\n".join(f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in known) or "- nothing is in its state"

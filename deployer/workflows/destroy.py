@@ -49,30 +49,16 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: boo
 
 
 def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ...]:
-    try:
-        if not (tofu.folder / ".terraform").exists():
-            tofu.init()
-        return tofu.destroy()
-    except StepFailed as failure:
-        # A change that failed before its apply may have left what OpenTofu cannot even plan with, module or values.
-        # Who has mended the module since must not have to mend our copy of it as well.
-        if _plans(tofu):
-            raise
-        try:
-            render(run.session, spec, Path(run.environment.directory))
-        except (StepFailed, OSError):
-            raise failure from None
-        run.warn(f"OpenTofu cannot plan with what is in {tofu.folder}; the module is copied anew")
+    if not (tofu.folder / ".terraform").exists():
         tofu.init()
-        return tofu.destroy()
-
-
-def _plans(tofu: Tofu) -> bool:
     try:
-        tofu.plan(lock=False)
+        tofu.validate()
     except StepFailed:
-        return False
-    return True
+        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
+        # must not have to mend our copy of it as well.
+        render(run.session, spec, Path(run.environment.directory))
+        tofu.init()
+    return tofu.destroy()
 
 
 def _clean_up(folder: EnvironmentFolder) -> None:
