@@ -49,9 +49,9 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: boo
 
 
 def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ...]:
-    if not (tofu.folder / ".terraform").exists():
-        tofu.init()
     try:
+        if not (tofu.folder / ".terraform").exists():
+            tofu.init()
         tofu.validate()
     except StepFailed:
         # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
