@@ -69,14 +69,14 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     key = private_key(spec, directory, folder)
     public = public_key(key, folder, environ=session.environ, interrupts=session.interrupts)
     user_data = "" if spec.cloud_init is False else cloud_config(spec.ssh.user, public, spec.cloud_init)
-    required = {
+    values = {
         "environment": spec.name,
         "hosts": {name: _host_variables(machine) for name, machine in spec.hosts.items()},
         "user_data": dict.fromkeys(spec.hosts, user_data),
         "ssh_public_key": public,
         **spec.provider.options,
     }
-    write_variables(folder.tofu, required, {"ssh_user": spec.ssh.user})
+    write_variables(folder.tofu, values)
     return another
 
 
