@@ -71,14 +71,14 @@ class Tofu:
     def plan(self, out: Path | None = None) -> Plan:
         """What an apply would do; saved to `out` where given. Without it, nothing is locked."""
         argv = self._commands.plan(out)
-        decoder, code = self._streamed("plan", argv, self.limits.plan, fine=(0, 2))
+        decoder, code = self._streamed("plan", argv, self.limits.plan)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         return Plan(tuple(decoder.planned)) if decoder.planned or code == 0 else _OUTPUTS_CHANGE
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Changes nothing."""
         argv = self._commands.plan(refresh_only=True)
-        return tuple(self._streamed("refresh", argv, self.limits.plan, fine=(0, 2))[0].drift)
+        return tuple(self._streamed("refresh", argv, self.limits.plan)[0].drift)
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
         """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
@@ -105,9 +105,7 @@ class Tofu:
         outcome = self._run(name, argv, self.limits.plan, lines.append)
         return outcome, "\n".join(lines)
 
-    def _streamed(
-        self, name: str, argv: tuple[str, ...], limit: float, *, fine: tuple[int, ...] = (0,)
-    ) -> tuple[Decoder, int]:
+    def _streamed(self, name: str, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder()
 
         def decode(text: str) -> None:
@@ -117,7 +115,7 @@ class Tofu:
         if holder := locked_by(self.folder):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
         outcome = self._run(name, argv, limit, decode)
-        if outcome.returncode not in fine:
+        if outcome.returncode not in (0, 2):  # 2: a plan that would change something
             raise decoder.failure(name, _last_words(outcome))
         return decoder, outcome.returncode
 
@@ -128,7 +126,8 @@ class Tofu:
             on_stdout(text) if stream == "stdout" else self.report(said(text))
 
         def on_stopping(level: int, seconds: float) -> None:
-            self._warn(_STOPPING[level].format(doing=doing, seconds=round(seconds)))
+            told = _STOPPING if level == 1 else _STOPPING_AT_ONCE
+            self._warn(told.format(doing=doing, seconds=round(seconds)))
 
         outcome = run(
             Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE),
@@ -152,12 +151,11 @@ class Tofu:
 
 
 _OUTPUTS_CHANGE = Plan((Change("outputs", "change"),))
-_STOPPING = {
-    1: "asked {doing} to stop (it runs since {seconds} s) and wait for it to finish what is in flight; "
-    "once more stops it at once, and may lose track of what is being made",
-    2: "asked {doing} to stop at once; what was in flight may exist without being in OpenTofu's state",
-    3: "killed {doing}; what was in flight may exist without being in OpenTofu's state",
-}
+_STOPPING = (
+    "asked {doing} to stop (it runs since {seconds} s) and wait for it to finish what is in flight; "
+    "once more stops it at once, and may lose track of what is being made"
+)
+_STOPPING_AT_ONCE = "stopping {doing} at once; what was in flight may exist without being in OpenTofu's state"
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:

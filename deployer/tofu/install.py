@@ -5,7 +5,6 @@ Refuses to know which `tofu` a command will use, and what for. Runs as a program
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -121,15 +120,14 @@ def _refused(cause: str) -> ToolMissing:
 
 
 def _write_executable(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f".tofu-{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.chmod(0o755)
-        temporary.replace(path)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as scratch:
+            new = Path(scratch) / path.name
+            new.write_bytes(data)
+            new.chmod(0o755)
+            new.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         help_ = "name a directory that can be written with DEPLOYER_CACHE"
         raise StorageFailed(f"OpenTofu was not written to {path}", detail=str(error), help=help_) from error
     return path

@@ -46,10 +46,12 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
 
 def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> None:
     """Writes RECOVERY.md: what failed, what exists, and the commands to go on, to destroy, and to see that nothing is
-    left. Never raises: it is a help, and the state file already says the same."""
+    left. Removes it where nothing failed. Never raises: it is a help, and the state file already says the same."""
     with contextlib.suppress(OSError):
+        folder.recovery.unlink(missing_ok=True)
+        if not cause:
+            return
         folder.recovery.touch(mode=0o600)
-        folder.recovery.chmod(0o600)
         folder.recovery.write_text(_page(folder, environment, cause, log), encoding="utf-8")
 
 

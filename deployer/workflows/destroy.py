@@ -28,18 +28,15 @@ def something_to_destroy(environment: AnyEnvironment, folder: EnvironmentFolder)
     return environment.resources is not Resources.NONE or state.condition == "remote" or bool(state.resources)
 
 
-def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: bool = False) -> Destroyed:
-    """From any state but `destroyed` to `destroyed`; `tofu` where there is something to destroy. `abandon` takes the
-    user's word that nothing exists any more."""
+def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
+    """From any state but `destroyed` to `destroyed`; `tofu` where OpenTofu is to be asked."""
 
     def tofu_destroy() -> str:
         gone = _take_away(run, tofu, spec) if tofu else ()
         if tofu and not gone:
             _see_nobody_answers(run)
-        if abandon:
-            run.warn("OpenTofu was not asked: the user says that nothing exists any more")
         run.learn(run.environment.resources_gone(utc_now()))
-        return f"{len(gone)} destroyed" if tofu else "abandoned" if abandon else "nothing was made"
+        return f"{len(gone)} destroyed" if tofu else "OpenTofu was not asked"
 
     def story() -> None:
         run.step("tofu_destroy", tofu_destroy)

@@ -98,7 +98,7 @@ class _Machines:
         render(self._session, self._spec, self._directory)
 
     def plan(self) -> str:
-        if (problem := unpushed(self._folder, self._folder.name)) is not None:
+        if (problem := unpushed(self._folder)) is not None:
             raise problem
         return self._tofu.plan(self._folder.tofu / _PLAN_FILE).summary
 
