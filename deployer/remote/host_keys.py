@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.process import Interrupts, Request, capture
 
 _writing = threading.Lock()  # several hosts of one environment are pinned side by side, in one file
 
@@ -36,18 +34,6 @@ def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
         kept = [line for line in lines if not _is_about(line, known_as(address, port))]
         if kept != lines:
             _write(known_hosts, kept)
-
-
-def is_another(
-    known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
-) -> bool:
-    """Whether what answers there shows host keys, and none of those pinned for it: it is another machine, then."""
-    pinned = read_keys(known_hosts, known_as(address, port))
-    argv = ("ssh-keyscan", "-T", "5", "-p", str(port), address)
-    request = Request(argv=argv, doing="ssh-keyscan", cwd=Path("/"), env=environ, timeout=30)
-    _, text = capture(request, interrupts=interrupts)
-    shown = {" ".join(line.split()[1:3]) for line in text.splitlines() if not line.startswith("#")}
-    return bool(pinned and shown) and not pinned & shown
 
 
 def _is_about(line: str, name: str) -> bool:

@@ -9,7 +9,6 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
-from deployer.remote import is_another
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
@@ -67,16 +66,11 @@ def _clean_up(folder: EnvironmentFolder) -> None:
 
 def _see_nobody_answers(run: Run[Destroying]) -> None:
     """Raises StepFailed where OpenTofu knew of nothing to take away, and yet a machine on record answers: its state was
-    lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
-    session = run.session
+    lost and written anew, or the machine was taken out of it."""
     for name, host in run.environment.hosts.items():
-        where, known_hosts = (host.address, host.port), session.folder.known_hosts
-        if not silence(host) and not is_another(
-            known_hosts, *where, environ=session.environ, interrupts=session.interrupts
-        ):
-            problem = (
-                f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy"
-            )
-            detail = "its state has lost the machine, so this is not called destroyed"
+        if not silence(host):
+            where = f"{name} still answers at {host.address} port {host.port}"
+            detail = "its state may have lost the machine, so this is not called destroyed"
             way_out = f"deployer destroy {run.environment.name} --abandon --yes    # once the machine itself is gone"
+            problem = f"{where}, but OpenTofu knew of nothing to destroy"
             raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)

@@ -17,7 +17,7 @@ from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
 from deployer.process import Interrupts, Request, capture
 from deployer.remote import Target, forget_host_key
-from deployer.storage.folder import EnvironmentFolder, private_directory
+from deployer.storage.folder import EnvironmentFolder
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
 _CONSOLE_END = 4096  # bytes
@@ -68,7 +68,6 @@ def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, st
         return text
 
     if key == folder.private_key and not key.exists():
-        private_directory(key.parent)
         keygen("-q", "-t", "ed25519", "-N", "", "-C", f"deployer-{folder.name}")
     # -P '': a key with a passphrase is refused here rather than asked for where nobody can answer.
     return keygen("-y", "-P", "").strip()
@@ -111,6 +110,7 @@ def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replace
     """Drops the pinned keys of machines that are new: another `id`, or, without ids, in `replaced`. Raises OSError."""
     for name, host in now.items():
         old = before.get(name)
-        if name in replaced if old is None or host.id is None else old.id != host.id:
+        is_new = old.id != host.id if old and host.id else name in replaced
+        if is_new:
             for pinned in filter(None, (old, host)):
                 forget_host_key(known_hosts, pinned.address, pinned.port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from deployer.bundled import bundled
@@ -65,6 +64,7 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     whether the files are others than before."""
     folder = session.folder
     private_directory(folder.tofu)
+    private_directory(folder.known_hosts.parent)
     another = copy_module(module_of(spec, directory), folder.tofu)
     key = private_key(spec, directory, folder)
     public = public_key(key, folder, environ=session.environ, interrupts=session.interrupts)
@@ -121,7 +121,6 @@ class _Machines:
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
     def wait_ssh(self) -> None:
-        private_directory(self._folder.known_hosts.parent)  # with a key of the user's own nothing else makes it
         limit, session = self._spec.timeouts.ssh, self._session
         wait_ssh(self._targets(), limit=limit, interrupts=session.interrupts, report=session.report)
 
@@ -147,6 +146,8 @@ class _Machines:
 def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:
     """The hosts whose machine an apply made anew, as far as addresses tell: those named as a key of a created resource;
     a created resource that names no host may stand for any of them."""
-    created = [change.address for change in done if change.action == "create"]
-    keys = [set(re.findall(r'\["([^"]+)"\]', address)) & set(hosts) for address in created]
-    return set(hosts) if any(not named for named in keys) else {host for named in keys for host in named}
+    made: set[str] = set()
+    for change in done:
+        if change.action == "create":
+            made.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
+    return made

@@ -20,7 +20,7 @@ import pytest
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, HostProgress, Notice
 from deployer.process import Interrupts
-from deployer.remote import CloudInit, CloudInitOutcome, Target, is_another, wait_cloud_init, wait_ssh
+from deployer.remote import CloudInit, CloudInitOutcome, Target, wait_cloud_init, wait_ssh
 from deployer.remote.host_keys import read_keys
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
 from tests.watching import until
@@ -196,23 +196,6 @@ def test_a_login_without_a_shell_is_told(world: World) -> None:
     failed = failure(world, limit=5)
     assert failed.kind is FailureKind.AUTHENTICATION
     assert failed.detail.endswith("last answer: exit 1 no account")
-
-
-def test_another_machine_at_the_address_is_told_from_ours(world: World) -> None:
-    def another() -> bool:
-        target = world.target()
-        environ, interrupts = dict(os.environ), world.interrupts
-        return is_another(target.known_hosts, target.address, target.port, environ=environ, interrupts=interrupts)
-
-    assert not another(), "nothing is pinned yet: it may be ours"
-    world.wait()
-    assert not another()
-    host = world.hosts["host1"]
-    host.stop()
-    assert not another(), "silence shows no other machine"
-    host.new_host_key()
-    host.start()
-    until(another)
 
 
 def test_a_changed_host_key_is_final(world: World) -> None:
