@@ -16,7 +16,7 @@ VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
 # Other people's state and caches.
 _NEVER_COPIED = shutil.ignore_patterns(
-    ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".terraform.tfstate.*", ".*_cache", ".deployer"
+    ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
 
 
@@ -34,7 +34,6 @@ def copy_module(source: Path, folder: Path) -> bool:
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before, now = _manifest(folder), _files(source, folder)
     for name in now:
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.

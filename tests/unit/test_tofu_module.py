@@ -24,6 +24,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    (tmp_path / "environment").mkdir()
     return tmp_path / "environment" / "tofu"
 
 
@@ -116,6 +117,7 @@ def test_the_environments_own_state_outlives_a_state_beside_the_module(source: P
 def test_a_home_inside_the_module_is_not_copied_into_itself(source: Path) -> None:
     for home in (".deployer", "state"):
         folder = source / home / "environments" / "demo" / "tofu"
+        folder.mkdir(parents=True)
         copy_module(source, folder)
         copy_module(source, folder)
         assert names(folder) == MODULE, home
