@@ -108,7 +108,7 @@ class Deployer(Reading):
             run = Run(session, before, before.start_destroy(session.run_id, utc_now()), destroy.STEPS)
             needed = not abandon and destroy.something_to_destroy(before, folder)
             tofu = self._tofu(folder, spec, session) if needed else None
-            return destroy.destroy(run, tofu, spec, abandon=abandon)
+            return destroy.destroy(run, tofu, spec)
 
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""
@@ -224,7 +224,7 @@ def _preview(session: Session, wanted: LoadedSpec, tofu: Tofu) -> Plan:
         if render(session, wanted.spec, wanted.directory) or not (tofu.folder / ".terraform").exists():
             tofu.init()
             tofu.validate()
-        return tofu.plan(lock=False)
+        return tofu.plan()
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
         raise

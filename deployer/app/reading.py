@@ -74,7 +74,13 @@ class Reading:
         if refresh:
             from deployer.app.reality import compare
 
-            reality = compare(environment, self._tofu(folder, spec))
+            reality = compare(
+                environment,
+                self._tofu(folder, spec),
+                folder.known_hosts,
+                environ=self._environ,
+                interrupts=self._interrupts,
+            )
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:

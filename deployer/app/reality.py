@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
-from deployer.remote import silence
+from deployer.process import Interrupts
+from deployer.remote import is_another, shown_keys, silence
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 
 
-def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
+def compare(
+    environment: AnyEnvironment, tofu: Tofu, known_hosts: Path, *, environ: Mapping[str, str], interrupts: Interrupts
+) -> tuple[str, ...]:
     """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
     lines: list[str] = []
     state = look(tofu.folder)
@@ -23,16 +29,22 @@ def compare(environment: AnyEnvironment, tofu: Tofu) -> tuple[str, ...]:
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
     for name, host in environment.hosts.items():
-        problem, where = silence(host.address, host.port), f"at {host.address} port {host.port}"
-        says = f"differs: {name} does not answer {where}: {problem}" if problem else f"same: {name} answers {where}"
-        lines.append(says)
+        where = f"at {host.address} port {host.port}"
+        problem = silence(host.address, host.port)
+        shown = frozenset() if problem else shown_keys(host.address, host.port, environ=environ, interrupts=interrupts)
+        if is_another(known_hosts, host.address, host.port, shown):
+            lines.append(f"differs: another machine than {name} answers {where}: it shows another host key")
+        elif shown:
+            lines.append(f"same: {name} answers {where}")
+        else:  # a forwarded port is open while the machine behind it boots
+            lines.append(f"differs: {name} does not answer {where}: {problem or 'the port is open, but nothing more'}")
     return tuple(lines)
 
 
 def _planned(tofu: Tofu) -> list[str]:
     try:
         changed = [f"differs: {change.address} was changed or removed behind our back" for change in tofu.drift()]
-        plan = tofu.plan(lock=False)
+        plan = tofu.plan()
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
     changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in plan.changes]

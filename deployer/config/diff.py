@@ -22,6 +22,8 @@ def _changes(prefix: str, old: Mapping[str, object], new: Mapping[str, object]) 
         where, before, after = prefix + key, old.get(key), new.get(key)
         if key not in new:
             yield f"{where}: removed"
+        elif key not in old:
+            yield f"{where}: added"
         elif isinstance(before, Mapping) and isinstance(after, Mapping) and not _hidden(where):
             yield from _changes(f"{where}.", before, after)
         elif _text(before) != _text(after):

@@ -2,11 +2,11 @@
 
 from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
 from deployer.remote.host import silence
-from deployer.remote.host_keys import forget_host_key, is_another
+from deployer.remote.host_keys import forget_host_key, is_another, shown_keys
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.remote.ssh import Target, ssh_argv
 
 __all__ = [
-    "CloudInit", "CloudInitOutcome", "Target", "forget_host_key", "is_another", "silence", "ssh_argv",
-    "wait_cloud_init", "wait_ssh",
+    "CloudInit", "CloudInitOutcome", "Target", "forget_host_key", "is_another", "shown_keys", "silence",
+    "ssh_argv", "wait_cloud_init", "wait_ssh",
 ]  # fmt: skip

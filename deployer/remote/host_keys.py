@@ -43,12 +43,9 @@ def shown_keys(address: str, port: int, *, environ: Mapping[str, str], interrupt
     return frozenset(" ".join(line.split()[1:3]) for line in text.splitlines() if not line.startswith("#"))
 
 
-def is_another(
-    known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
-) -> bool:
-    """Whether what answers there shows host keys, and none of those pinned for it: it is another machine, then."""
+def is_another(known_hosts: Path, address: str, port: int, shown: frozenset[str]) -> bool:
+    """Whether who shows these keys there is another machine than the one whose keys are pinned."""
     pinned = read_keys(known_hosts, known_as(address, port))
-    shown = shown_keys(address, port, environ=environ, interrupts=interrupts)
     return bool(pinned and shown) and not pinned & shown
 
 

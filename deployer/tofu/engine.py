@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Notice, Output, Report, printable
-from deployer.process import Interrupts, OnLine, Outcome, Register, Request, Stream, run
-from deployer.tofu.commands import Commands
+from deployer.events import Notice, Report
+from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
+from deployer.tofu.commands import LOCK_TIMEOUT, Commands
 from deployer.tofu.state import locked_by
-from deployer.tofu.stream import Change, Decoder, Plan, one_line
+from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
-# Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
-LOCK_TIMEOUT = 120
 # How long an orderly end may take after it was asked for, before it is asked for at once: what is in flight in a cloud
 # cannot be hurried, and a second signal may lose state.
 _GRACE = 600.0
@@ -49,25 +49,35 @@ class Tofu:
 
     def init(self) -> None:
         """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
-        outcome, text = self._plain("init", self._commands.init(), self.limits.init)
+        argv = self._commands.init()
+        outcome = self._run("init", argv, self.limits.init, lambda text: self.report(said(text)))
         if outcome.returncode != 0:
-            raise self._diagnose() or _failed("initialise", outcome, text)
+            self.validate()
+            raise _failed("initialise", outcome)
 
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
-        if (failure := self._diagnose()) is not None:
-            raise failure
+        outcome, text = self._document("validate", self._commands.validate())
+        decoder = Decoder()
+        try:
+            found = Diagnostics.model_validate_json(text).diagnostics
+        except ValidationError:
+            raise _failed("validate", outcome) from None
+        for diagnostic in found:
+            self.report(decoder.diagnose(diagnostic))
+        if decoder.errors:
+            raise decoder.failure("validate the module", "")
 
-    def plan(self, out: Path | None = None, *, lock: bool = True) -> Plan:
-        """What an apply would do; saved to `out` where given."""
-        argv = self._commands.plan(out, lock=lock)
+    def plan(self, out: Path | None = None) -> Plan:
+        """What an apply would do; saved to `out` where given. Without it, nothing is locked."""
+        argv = self._commands.plan(out)
         decoder, code = self._streamed("plan", argv, self.limits.plan, fine=(0, 2))
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         return Plan(tuple(decoder.planned)) if decoder.planned or code == 0 else _OUTPUTS_CHANGE
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Changes nothing."""
-        argv = self._commands.plan(None, lock=False, refresh_only=True)
+        argv = self._commands.plan(refresh_only=True)
         return tuple(self._streamed("refresh", argv, self.limits.plan, fine=(0, 2))[0].drift)
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
@@ -80,63 +90,54 @@ class Tofu:
 
     def outputs(self) -> dict[str, Any]:
         """The values of the root module's outputs. Sensitive ones are in clear: never print them."""
-        outcome, text = self._plain("output", self._commands.output(), self.limits.plan, quiet=True)
+        outcome, text = self._document("output", self._commands.output())
         if outcome.returncode != 0:
             raise _failed("give its outputs", outcome)
         return {name: output["value"] for name, output in json.loads(text).items()}
 
     @property
     def _commands(self) -> Commands:
-        return Commands(self.binary, lock_timeout=LOCK_TIMEOUT)
+        return Commands(self.binary)
 
-    def _diagnose(self) -> StepFailed | None:
-        outcome, text = self._plain("validate", self._commands.validate(), self.limits.plan, quiet=True)
-        decoder = Decoder()
-        try:
-            warnings = [event for found in json.loads(text)["diagnostics"] for event in decoder.diagnose(found)]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return _failed("validate", outcome)
-        # validate is quiet, and the failure says that the log has all errors.
-        for event in (*warnings, *(_output(f"error: {error.line}") for error in decoder.errors)):
-            self.report(event)
-        return decoder.failure("validate the module", "") if decoder.errors else None
+    def _document(self, name: str, argv: tuple[str, ...]) -> tuple[Outcome, str]:
+        """What it writes to stdout as a whole; told to nobody, since outputs may be secret."""
+        lines: list[str] = []
+        outcome = self._run(name, argv, self.limits.plan, lines.append)
+        return outcome, "\n".join(lines)
 
     def _streamed(
         self, name: str, argv: tuple[str, ...], limit: float, *, fine: tuple[int, ...] = (0,)
     ) -> tuple[Decoder, int]:
+        """`fine`: the exit codes of a good end. A plan's 2 is one, an apply's may be a crash (Go's own)."""
         decoder = Decoder()
 
-        def on_line(stream: Stream, text: str) -> None:
-            for event in decoder.line(text) if stream == "stdout" else (_output(text),):
+        def decode(text: str) -> None:
+            for event in decoder.line(text):
                 self.report(event)
 
         if holder := locked_by(self.folder):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
-        outcome = self._run(name, argv, limit, on_line)
+        outcome = self._run(name, argv, limit, decode)
         if outcome.returncode not in fine:
             raise decoder.failure(name, _last_words(outcome))
         return decoder, outcome.returncode
 
-    def _plain(self, name: str, argv: tuple[str, ...], limit: float, *, quiet: bool = False) -> tuple[Outcome, str]:
-        lines: list[str] = []
-
-        def on_line(stream: Stream, text: str) -> None:
-            if stream == "stdout":
-                lines.append(text)
-            if stream == "stderr" or not quiet:  # outputs may be secret
-                self.report(_output(text))
-
-        return self._run(name, argv, limit, on_line), "\n".join(lines)
-
-    def _run(self, name: str, argv: tuple[str, ...], limit: float, on_line: OnLine) -> Outcome:
+    def _run(self, name: str, argv: tuple[str, ...], limit: float, on_stdout: Callable[[str], None]) -> Outcome:
         doing = f"tofu {name}"
 
-        def stopping(level: int, seconds: float) -> None:
-            self._warn(_STOPPING[level].format(doing=doing, seconds=round(seconds)))
+        def on_line(stream: Stream, text: str) -> None:
+            on_stdout(text) if stream == "stdout" else self.report(said(text))
 
-        request = Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE)
+        def on_stopping(level: int, seconds: float) -> None:
+            told = _STOPPING if level == 1 else _STOPPING_AT_ONCE
+            self._warn(told.format(doing=doing, seconds=round(seconds)))
+
         outcome = run(
-            request, interrupts=self.interrupts, on_line=on_line, register=self.register, on_stopping=stopping
+            Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE),
+            interrupts=self.interrupts,
+            on_line=on_line,
+            register=self.register,
+            on_stopping=on_stopping,
         )
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
@@ -153,23 +154,17 @@ class Tofu:
 
 
 _OUTPUTS_CHANGE = Plan((Change("outputs", "change"),))
-_STOPPING = {
-    1: "asked {doing} to stop (it runs since {seconds} s) and wait for it to finish what is in flight; "
-    "once more stops it at once, and may lose track of what is being made",
-    2: "asked {doing} to stop at once; what was in flight may exist without being in OpenTofu's state",
-    3: "killed {doing}; what was in flight may exist without being in OpenTofu's state",
-}
+_STOPPING = (
+    "asked {doing} to stop (it runs since {seconds} s) and wait for it to finish what is in flight; "
+    "once more stops it at once, and may lose track of what is being made"
+)
+_STOPPING_AT_ONCE = "stopping {doing} at once; what was in flight may exist without being in OpenTofu's state"
 
 
-def _output(text: str) -> Output:
-    return Output(source="tofu", line=printable(text))
+def _failed(doing: str, outcome: Outcome) -> StepFailed:
+    return Decoder().failure(doing, _last_words(outcome))
 
 
-def _failed(doing: str, outcome: Outcome, text: str = "") -> StepFailed:
-    return StepFailed(f"OpenTofu failed to {doing}", kind=FailureKind.TOFU, detail=_last_words(outcome, text))
-
-
-def _last_words(outcome: Outcome, text: str = "") -> str:
-    said = [line for line in outcome.tail if line.strip()] or [line for line in text.splitlines() if line.strip()]
-    words = one_line(" ".join(line.strip().strip("│╷╵").strip() for line in said[-6:]))
-    return words or f"it ended with code {outcome.returncode} and said nothing"
+def _last_words(outcome: Outcome) -> str:
+    words = " ".join(line.strip("│╷╵ ") for line in outcome.tail[-6:])
+    return words.strip() or f"it ended with code {outcome.returncode} and said nothing"

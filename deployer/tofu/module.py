@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,8 @@ VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
 # Other people's state and caches.
 _NEVER_COPIED = shutil.ignore_patterns(
-    ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".terraform.tfstate.*", ".*_cache", ".deployer"
+    ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
-_DECLARED = re.compile(r'^\s*variable\s+"?([A-Za-z0-9_-]+)"?\s*\{', re.MULTILINE)
 
 
 def copy_module(source: Path, folder: Path) -> bool:
@@ -36,7 +34,6 @@ def copy_module(source: Path, folder: Path) -> bool:
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before, now = _manifest(folder), _files(source, folder)
     for name in now:
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
@@ -53,18 +50,13 @@ def copy_module(source: Path, folder: Path) -> bool:
 def module_differs(source: Path, folder: Path) -> bool:
     """Whether the module in `source` is another than the one `folder` holds. Raises OSError."""
     files = _files(source, folder)
-    return files != _manifest(folder) or any(
-        not (folder / name).exists() or not filecmp.cmp(source / name, folder / name, shallow=False) for name in files
-    )
+    same, _, _ = filecmp.cmpfiles(source, folder, files, shallow=False)
+    return not files == _manifest(folder) == set(same)
 
 
-def write_variables(folder: Path, required: Mapping[str, Any], optional: Mapping[str, Any]) -> None:
-    """Writes the input variables, mode 0600 because they may hold secrets; `optional` ones only where the module
-    declares them, since OpenTofu warns of values that nobody asked for. Raises OSError."""
-    text = "\n".join(p.read_text(encoding="utf-8", errors="replace") for p in folder.glob("*.t[of]*") if p.is_file())
-    declared = set(_DECLARED.findall(text))
-    data = {**required, **{k: v for k, v in optional.items() if k in declared}}
-    _write_private(folder / f".{VARIABLES}.new", data)
+def write_variables(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes the input variables, mode 0600 because they may hold secrets. Raises OSError."""
+    _write_private(folder / f".{VARIABLES}.new", values)
     (folder / f".{VARIABLES}.new").replace(folder / VARIABLES)
 
 
@@ -79,9 +71,9 @@ def _files(source: Path, folder: Path) -> set[str]:
 
 
 def _manifest(folder: Path) -> set[str]:
+    """What an earlier copy brought; where that cannot be read, nothing is known to be stale."""
     try:
-        names = {str(name) for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))} - {VARIABLES}
-        return {name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts}
+        return set(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return set()
 

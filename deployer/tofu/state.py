@@ -6,7 +6,8 @@ import fcntl
 import json
 import struct
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,24 +22,25 @@ Condition = Literal["absent", "empty", "damaged", "whole", "remote"]
 class LocalState:
     """`absent`: no file; `empty`: zero bytes, as a kill can leave it; `remote`: the module keeps its state elsewhere.
 
+    `resources` are the addresses of what exists, each with the provider's own id.
     `interrupted` says that an OpenTofu which no longer runs left its lock's note: it was killed, and what it was making
     may not be in the state.
     `errored` is the state that OpenTofu could not write to its place, to be pushed by hand.
     """
 
     condition: Condition
-    resources: tuple[str, ...]
+    resources: Mapping[str, str] = field(default_factory=dict[str, str])
+    _: KW_ONLY
     interrupted: bool
     errored: Path | None
-    ids: tuple[str, ...] = ()  # the provider's own, of `resources` in the same order
 
 
 def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
     interrupted = (folder / _NOTE).exists() and _lock_holder(folder) is None
     errored = folder / "errored.tfstate"
-    condition, resources, ids = _condition(folder)
-    return LocalState(condition, resources, interrupted, errored if errored.exists() else None, ids)
+    condition, resources = _contents(folder)
+    return LocalState(condition, resources, interrupted=interrupted, errored=errored if errored.exists() else None)
 
 
 def locked_by(folder: Path) -> str:
@@ -65,47 +67,34 @@ def _lock_holder(folder: Path) -> int | None:
 def _note(folder: Path) -> str:
     # Only a note: it may stay after a kill, and says nothing of whether the lock is held.
     try:
-        note = _json(folder / _NOTE)
+        note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
         return printable(f"{note['Who']} ({note['Operation']}, since {note['Created'][:19]}Z)")
-    except (TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return "which left no readable note"
 
 
-def _condition(folder: Path) -> tuple[Condition, tuple[str, ...], tuple[str, ...]]:
+def _contents(folder: Path) -> tuple[Condition, dict[str, str]]:
     # OpenTofu notes a configured backend here at init; without one there is no such file.
-    match _json(folder / ".terraform" / "terraform.tfstate"):
-        case {"backend": {"type": str(kind)}} if kind:
-            return "remote", (), ()
-        case _:
-            pass
+    if (folder / ".terraform" / "terraform.tfstate").exists():
+        return "remote", {}
     try:
         text = (folder / "terraform.tfstate").read_text(encoding="utf-8")  # OpenTofu reads no other encoding
         if not text.strip():
-            return "empty", (), ()
-        managed = [r for r in json.loads(text)["resources"] if r.get("mode") == "managed"]
-        found = [(_address(r, i), _id(i)) for r in managed for i in r.get("instances", [])]
-        return "whole", tuple(address for address, _ in found), tuple(id_ for _, id_ in found)
+            return "empty", {}
+        managed = [r for r in json.loads(text)["resources"] if r["mode"] == "managed"]
+        return "whole", {_address(r, i): _id(i) for r in managed for i in r["instances"]}
     except FileNotFoundError:
-        return "absent", (), ()
+        return "absent", {}
     # With OSError it is a folder, or on a disk that does not give it out: nothing that OpenTofu could work with.
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "damaged", (), ()
+        return "damaged", {}
 
 
-def _address(resource: dict[str, object], instance: dict[str, object]) -> str:
-    key, module = instance.get("index_key"), resource.get("module")
-    inside = f"{module}." if module else ""
-    name = f"{inside}{resource['type']}.{resource['name']}"
-    return name + ("" if key is None else f"[{json.dumps(key)}]")
+def _address(resource: dict[str, Any], instance: dict[str, Any]) -> str:
+    inside = f"{resource['module']}." if "module" in resource else ""
+    key = f"[{json.dumps(instance['index_key'])}]" if "index_key" in instance else ""
+    return f"{inside}{resource['type']}.{resource['name']}{key}"
 
 
-def _id(instance: dict[str, object]) -> str:
-    attributes = instance.get("attributes")
-    return str(attributes.get("id", "unknown")) if isinstance(attributes, dict) else "unknown"
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+def _id(instance: dict[str, Any]) -> str:
+    return str((instance.get("attributes") or {}).get("id", "unknown"))

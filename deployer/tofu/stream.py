@@ -1,17 +1,20 @@
-"""OpenTofu's `-json` lines, decoded. Unknown types are passed on as text; only an unknown major of `ui` is refused."""
+"""OpenTofu's `-json` lines, decoded. What has another shape is passed on as text; only an unknown major of `ui` is
+refused."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress, printable
 
 _STATUS = {"apply_start": "start", "apply_progress": "progress", "apply_complete": "done", "apply_errored": "failed"}
-_FOR_EVER = 1e9  # seconds; no number beyond it is a duration
+
+_Text = Annotated[str, AfterValidator(printable)]
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,55 @@ class Plan:
         return ", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "nothing to do"
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+class _Range(BaseModel):
+    filename: _Text
+    start: dict[str, int]
+
+
+class Diagnostic(BaseModel):
     """An error or warning of OpenTofu's, with the resource's address and the place in the configuration."""
 
-    text: str
-    address: str
-    place: str  # " (file:line)", or nothing
+    severity: str
+    summary: _Text
+    detail: _Text = ""
+    address: _Text = ""
+    range: _Range | None = None
 
     @property
-    def line(self) -> str:
-        return self.text + self.place
+    def text(self) -> str:
+        return one_line(": ".join(filter(None, (self.summary, self.detail))))
+
+    @property
+    def place(self) -> str:
+        return f" ({self.range.filename}:{self.range.start['line']})" if self.range else ""
+
+
+class Diagnostics(BaseModel):
+    """What `validate -json` says."""
+
+    diagnostics: list[Diagnostic]
+
+
+class _Resource(BaseModel):
+    addr: _Text = ""
+
+
+class _Work(BaseModel):
+    """What is to be done, or being done, with a resource."""
+
+    resource: _Resource = _Resource()
+    action: _Text = ""
+    elapsed_seconds: float = Field(default=0.0, ge=0, le=1e9)
+    output: _Text = ""
+
+
+class _Line(BaseModel):
+    type: str
+    message: _Text = Field(alias="@message")
+    ui: _Text = ""
+    change: _Work = _Work()
+    hook: _Work = _Work()
+    diagnostic: Diagnostic | None = None
 
 
 @dataclass
@@ -59,28 +100,23 @@ class Decoder:
     drift: list[Change] = field(default_factory=list)
     errors: list[Diagnostic] = field(default_factory=list)
     applied: list[Change] = field(default_factory=list)
-    _announced: set[str] = field(default_factory=set)
-    # What provisioners printed, by resource: the cause of a failed local-exec in its own words.
-    _said: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=3)))
+    # What a resource's provisioner printed: the cause of a failed local-exec in its own words.
+    _printed: dict[str, list[str]] = field(default_factory=dict)
 
     def line(self, text: str) -> tuple[Event, ...]:
         """The events of one line of stdout. Raises StepFailed where the format has an unknown major version."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError):
-            data = None
-        if not isinstance(data, dict):
-            return (Output(source="tofu", line=printable(text)),) if text.strip() else ()
-        output = Output(source="tofu", line=_text(data, "@message"))
-        return (output, *self._events(data))
+            line = _Line.model_validate_json(text)
+        except ValidationError:
+            return (said(text),) if text.strip() else ()
+        return (said(line.message), *self._events(line))
 
-    def diagnose(self, data: dict[str, Any]) -> tuple[Event, ...]:
-        """The events of one diagnostic."""
-        diagnostic = decode_diagnostic(data)
-        if data.get("severity", "error") != "error":
-            return (Notice(message=f"OpenTofu warns: {diagnostic.line}", level="warning"),)
-        self.errors.append(diagnostic)
-        return ()
+    def diagnose(self, found: Diagnostic) -> Event:
+        line = found.text + found.place
+        if found.severity != "error":
+            return Notice(message=f"OpenTofu warns: {line}", level="warning")
+        self.errors.append(found)
+        return said(f"error: {line}")
 
     def failure(self, doing: str, fallback: str) -> StepFailed:
         """The first error as our own, the others counted; `fallback` is the cause where OpenTofu named none."""
@@ -88,64 +124,43 @@ class Decoder:
             return StepFailed(f"OpenTofu failed to {doing}", kind=FailureKind.TOFU, detail=one_line(fallback))
         first, *others = self.errors
         # A provisioner's diagnostic repeats the whole command; what the program said itself is the better cause.
-        cause = one_line(" / ".join(self._said.get(first.address, ()))) or first.text
+        cause = one_line(" / ".join(self._printed.get(first.address, [])[1:][-3:])) or first.text
         more = f" (and {len(others)} more, see the log)" if others else ""
         subject = f" at {first.address}" if first.address else ""
         detail = cause + first.place + more
         return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=detail)
 
-    def _events(self, data: dict[str, Any]) -> tuple[Event, ...]:
-        kind = str(data.get("type"))
-        hook, change = _table(data, "hook"), _table(data, "change")
-        address = _text(_table(hook, "resource") or _table(change, "resource"), "addr")
-        action = _text(hook or change, "action")
-        if kind == "version":
-            if not _text(data, "ui").startswith("1."):
-                detail = f"its -json output is version {_text(data, 'ui')!r}; version 1 is understood"
-                raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
-        elif kind == "planned_change" and action != "noop":
-            self.planned.append(Change(address, action))
-        elif kind == "resource_drift":
-            self.drift.append(Change(address, action))
-        elif kind in _STATUS:
-            if kind == "apply_complete":
+    def _events(self, line: _Line) -> tuple[Event, ...]:
+        address, action = line.hook.resource.addr, line.hook.action
+        change = Change(line.change.resource.addr, line.change.action)
+        if line.type == "version" and not line.ui.startswith("1."):
+            detail = f"its -json output is version {line.ui!r}; version 1 is understood"
+            raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
+        if line.type == "planned_change" and change.action != "noop":
+            self.planned.append(change)
+        elif line.type == "resource_drift":
+            self.drift.append(change)
+        elif line.type in _STATUS:
+            if line.type == "apply_complete":
                 self.applied.append(Change(address, action))
-            seconds = hook.get("elapsed_seconds")
-            known = float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < _FOR_EVER else 0.0
-            return (ResourceProgress(address=address, action=action, status=_STATUS[kind], seconds=known),)
-        elif kind == "provision_start":
-            self._announced.add(address)
-        elif kind == "provision_progress":
-            said = _text(hook, "output").strip()
-            if address in self._announced:  # the first line of a provisioner is OpenTofu's, repeating the command
-                self._announced.discard(address)
-            elif said:
-                self._said[address].append(said)
-                return (ResourceProgress(address=address, action="", status="says", message=said),)
-        elif kind == "diagnostic":
-            return self.diagnose(_table(data, "diagnostic"))
+            seconds = line.hook.elapsed_seconds
+            return (ResourceProgress(address=address, action=action, status=_STATUS[line.type], seconds=seconds),)
+        elif line.type == "provision_start":
+            self._printed[address] = []
+        elif line.type == "provision_progress" and (printed := line.hook.output.strip()):
+            lines = self._printed.setdefault(address, [])
+            lines.append(printed)
+            if len(lines) > 1:  # the first is OpenTofu's own, repeating the command
+                return (ResourceProgress(address=address, action="", status="says", message=printed),)
+        elif line.diagnostic is not None:
+            return (self.diagnose(line.diagnostic),)
         return ()
 
 
-def decode_diagnostic(data: dict[str, Any]) -> Diagnostic:
-    place = _table(data, "range")
-    where = ":".join(filter(None, (_text(place, "filename"), _text(_table(place, "start"), "line"))))
-    return Diagnostic(
-        text=one_line(": ".join(filter(None, (_text(data, "summary"), _text(data, "detail"))))),
-        address=_text(data, "address"),
-        place=f" ({where})" if place.get("filename") else "",
-    )
+def said(text: str) -> Output:
+    return Output(source="tofu", line=printable(text))
 
 
 def one_line(text: str, limit: int = 600) -> str:
     joined = " ".join(printable(text).split())
     return joined if len(joined) <= limit else joined[: limit - 1] + "…"
-
-
-def _table(data: dict[str, Any], key: str) -> dict[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(data: dict[str, Any], key: str) -> str:
-    return printable(str(data.get(key) or ""))

@@ -46,10 +46,12 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
 
 def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> None:
     """Writes RECOVERY.md: what failed, what exists, and the commands to go on, to destroy, and to see that nothing is
-    left. Never raises: it is a help, and the state file already says the same."""
+    left. Removes it where nothing failed. Never raises: it is a help, and the state file already says the same."""
     with contextlib.suppress(OSError):
+        folder.recovery.unlink(missing_ok=True)
+        if not cause:
+            return
         folder.recovery.touch(mode=0o600)
-        folder.recovery.chmod(0o600)
         folder.recovery.write_text(_page(folder, environment, cause, log), encoding="utf-8")
 
 
@@ -57,13 +59,14 @@ def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, lo
     """The page as Markdown. Names and causes come from files and children: they are shown, never part of a command."""
     name, tofu = environment.name, shlex.quote(str(folder.tofu))
     deployer = f"deployer --home {shlex.quote(str(folder.root.parent.parent))}"
-    begun = environment.resources is not Resources.NONE
+    # Addresses and ids out of OpenTofu's own state; nothing else of it, since the rest may be secret.
+    known = [f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in look(folder.tofu).resources.items()]
     parts = [
         f"# Environment {name} is {environment.state}",
         f"Written {utc_now():%Y-%m-%d %H:%M:%S} UTC, after: {_quoted(cause)}",
         f"{what_exists(environment, folder.tofu)} The log of that run is {_quoted(log)}.",
         "## What OpenTofu knows to exist",
-        _known(folder) if begun else "- nothing is in its state",
+        "\n".join(known) or "- nothing, as far as its state can be read",
         "## To look",
         _block(f"{deployer} show {name}", f"{deployer} logs {name}"),
         "## To go on",
@@ -71,7 +74,8 @@ def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, lo
         "## To take everything away",
         _block(f"{deployer} destroy {name} --yes"),
     ]
-    if begun:  # otherwise there may be no folder yet, or none that OpenTofu can read
+    # Otherwise there may be no folder yet, or none that OpenTofu can read.
+    if environment.resources is not Resources.NONE:
         parts += [
             "Without deployer:",
             _block(f"cd {tofu}", "tofu init -input=false", "tofu destroy -auto-approve"),
@@ -87,12 +91,3 @@ def _block(*commands: str) -> str:
 
 def _quoted(text: str) -> str:
     return "`" + printable(text).replace("`", "'").replace("\n", " ") + "`"
-
-
-def _known(folder: EnvironmentFolder) -> str:
-    """Addresses and ids out of OpenTofu's own state; nothing else of it, since the rest may be secret."""
-    state = look(folder.tofu)
-    if state.condition != "whole":
-        return "- its state is not in that folder, or cannot be read"
-    known = zip(state.resources, state.ids, strict=True)
-    return "\n".join(f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in known) or "- nothing is in its state"

@@ -9,7 +9,7 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
-from deployer.remote import is_another, silence
+from deployer.remote import is_another, shown_keys, silence
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
@@ -27,18 +27,15 @@ def something_to_destroy(environment: AnyEnvironment, folder: EnvironmentFolder)
     return environment.resources is not Resources.NONE or state.condition == "remote" or bool(state.resources)
 
 
-def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, abandon: bool = False) -> Destroyed:
-    """From any state but `destroyed` to `destroyed`; `tofu` where there is something to destroy. `abandon` takes the
-    user's word that nothing exists any more."""
+def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
+    """From any state but `destroyed` to `destroyed`; `tofu` where OpenTofu is to be asked."""
 
     def tofu_destroy() -> str:
         gone = _take_away(run, tofu, spec) if tofu else ()
         if tofu and not gone:
             _see_nobody_answers(run)
-        if abandon:
-            run.warn("OpenTofu was not asked: the user says that nothing exists any more")
         run.learn(run.environment.resources_gone(utc_now()))
-        return f"{len(gone)} destroyed" if tofu else "abandoned" if abandon else "nothing was made"
+        return f"{len(gone)} destroyed" if tofu else "OpenTofu was not asked"
 
     def story() -> None:
         run.step("tofu_destroy", tofu_destroy)
@@ -51,27 +48,13 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
     try:
         if not (tofu.folder / ".terraform").exists():
             tofu.init()
-        return tofu.destroy()
-    except StepFailed as failure:
-        # A change that failed before its apply may have left what OpenTofu cannot even plan with, module or values.
-        # Who has mended the module since must not have to mend our copy of it as well.
-        if _plans(tofu):
-            raise
-        try:
-            render(run.session, spec, Path(run.environment.directory))
-        except (StepFailed, OSError):
-            raise failure from None
-        run.warn(f"OpenTofu cannot plan with what is in {tofu.folder}; the module is copied anew")
-        tofu.init()
-        return tofu.destroy()
-
-
-def _plans(tofu: Tofu) -> bool:
-    try:
-        tofu.plan(lock=False)
+        tofu.validate()
     except StepFailed:
-        return False
-    return True
+        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
+        # must not have to mend our copy of it as well.
+        render(run.session, spec, Path(run.environment.directory))
+        tofu.init()
+    return tofu.destroy()
 
 
 def _clean_up(folder: EnvironmentFolder) -> None:
@@ -86,13 +69,14 @@ def _see_nobody_answers(run: Run[Destroying]) -> None:
     lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
     session = run.session
     for name, host in run.environment.hosts.items():
-        where, known_hosts = (host.address, host.port), session.folder.known_hosts
-        if not silence(*where) and not is_another(
-            known_hosts, *where, environ=session.environ, interrupts=session.interrupts
-        ):
+        where = (host.address, host.port)
+        if silence(*where):
+            continue
+        shown = shown_keys(*where, environ=session.environ, interrupts=session.interrupts)
+        if not is_another(session.folder.known_hosts, *where, shown):
             problem = (
                 f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy"
             )
-            detail = "its state has lost the machine, so this is not called destroyed"
+            detail = "its state may have lost the machine, so this is not called destroyed"
             way_out = f"deployer destroy {run.environment.name} --abandon --yes    # once the machine itself is gone"
             raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)

@@ -16,7 +16,7 @@ from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
 from deployer.process import Interrupts, Request, capture
 from deployer.remote import Target, forget_host_key
-from deployer.storage.folder import EnvironmentFolder, private_directory
+from deployer.storage.folder import EnvironmentFolder
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
 _UNSAID: dict[str, Any] = {"port": 22, "ports": (), "id": None, "console": None}
@@ -27,7 +27,7 @@ def read_hosts(outputs: Mapping[str, Any], spec: Spec) -> dict[str, Host]:
     """The hosts a module gave out. Raises StepFailed where one is missing or not as the contract says."""
     given = outputs.get("hosts")
     if not isinstance(given, dict):
-        raise _broken("the output `hosts` is not a map" if "hosts" in outputs else "the module has no output `hosts`")
+        raise _broken("the module has no output `hosts` that is a map")
     missing = [name for name in spec.hosts if not isinstance(given.get(name), dict)]
     if missing:
         raise _broken(f"the output `hosts` does not have {', '.join(missing)}")
@@ -66,12 +66,8 @@ def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, st
             raise StepFailed(f"the key {key} cannot be used", kind=FailureKind.INPUT, detail=said)
         return text
 
-    if key == folder.private_key:
-        if not key.exists():
-            private_directory(key.parent)
-            keygen("-q", "-t", "ed25519", "-N", "", "-C", f"deployer-{folder.name}")
-        if folder.public_key.exists():
-            return folder.public_key.read_text(encoding="utf-8").strip()
+    if key == folder.private_key and not key.exists():
+        keygen("-q", "-t", "ed25519", "-N", "", "-C", f"deployer-{folder.name}")
     # -P '': a key with a passphrase is refused here rather than asked for where nobody can answer.
     return keygen("-y", "-P", "").strip()
 
@@ -93,21 +89,18 @@ def targets(hosts: Mapping[str, Host], folder: EnvironmentFolder, key: Path) -> 
 
 
 def _console(tofu: Path, host: Host) -> str:
-    if host.console is None:
-        return ""
     try:
-        with (tofu / host.console).open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _CONSOLE_END))
-            return printable(file.read().decode("utf-8", errors="replace"))
+        said = (tofu / host.console).read_bytes() if host.console else b""
     except OSError:
         return ""
+    return printable(said[-_CONSOLE_END:].decode("utf-8", errors="replace"))
 
 
 def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replaced: set[str], known_hosts: Path) -> None:
     """Drops the pinned keys of machines that are new: another `id`, or, without ids, in `replaced`. Raises OSError."""
     for name, host in now.items():
         old = before.get(name)
-        if name in replaced if old is None or host.id is None else old.id != host.id:
+        is_new = old.id != host.id if old and host.id else name in replaced
+        if is_new:
             for pinned in filter(None, (old, host)):
                 forget_host_key(known_hosts, pinned.address, pinned.port)

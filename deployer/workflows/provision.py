@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from deployer.bundled import bundled
@@ -65,18 +64,19 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     whether the files are others than before."""
     folder = session.folder
     private_directory(folder.tofu)
+    private_directory(folder.known_hosts.parent)
     another = copy_module(module_of(spec, directory), folder.tofu)
     key = private_key(spec, directory, folder)
     public = public_key(key, folder, environ=session.environ, interrupts=session.interrupts)
     user_data = "" if spec.cloud_init is False else cloud_config(spec.ssh.user, public, spec.cloud_init)
-    required = {
+    values = {
         "environment": spec.name,
         "hosts": {name: _host_variables(machine) for name, machine in spec.hosts.items()},
         "user_data": dict.fromkeys(spec.hosts, user_data),
         "ssh_public_key": public,
         **spec.provider.options,
     }
-    write_variables(folder.tofu, required, {"ssh_user": spec.ssh.user})
+    write_variables(folder.tofu, values)
     return another
 
 
@@ -98,7 +98,7 @@ class _Machines:
         render(self._session, self._spec, self._directory)
 
     def plan(self) -> str:
-        if (problem := unpushed(self._folder, self._folder.name)) is not None:
+        if (problem := unpushed(self._folder)) is not None:
             raise problem
         return self._tofu.plan(self._folder.tofu / _PLAN_FILE).summary
 
@@ -121,7 +121,6 @@ class _Machines:
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
     def wait_ssh(self) -> None:
-        private_directory(self._folder.known_hosts.parent)  # with a key of the user's own nothing else makes it
         limit, session = self._spec.timeouts.ssh, self._session
         wait_ssh(self._targets(), limit=limit, interrupts=session.interrupts, report=session.report)
 
@@ -147,6 +146,8 @@ class _Machines:
 def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:
     """The hosts whose machine an apply made anew, as far as addresses tell: those named as a key of a created resource;
     a created resource that names no host may stand for any of them."""
-    created = [change.address for change in done if change.action == "create"]
-    keys = [set(re.findall(r'\["([^"]+)"\]', address)) & set(hosts) for address in created]
-    return set(hosts) if any(not named for named in keys) else {host for named in keys for host in named}
+    made: set[str] = set()
+    for change in done:
+        if change.action == "create":
+            made.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
+    return made

@@ -10,7 +10,6 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -70,9 +69,6 @@ class Run(Generic[P]):
         self._saved = before
         self._started = self._step_started = time.monotonic()
 
-    def warn(self, message: str) -> None:
-        self.session.report(events.Notice(message=message, level="warning"))
-
     def step(self, name: str, action: Callable[[], str | None]) -> None:
         """Does a step, unless an earlier run has finished it: saved before it starts and after it ends.
 
@@ -117,16 +113,13 @@ class Run(Generic[P]):
             self._fail(error)
             raise
         except OSError as error:
-            reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            refused = StepFailed("the disk or the system refused", kind=FailureKind.STORAGE, detail=reason)
+            refused = StepFailed("the disk or the system refused", kind=FailureKind.STORAGE, detail=str(error))
             self._fail(refused)
             raise refused from error
         except Exception as error:
             defect = f"a defect of deployer: {type(error).__name__}"
             self._fail(StepFailed(defect, kind=FailureKind.INTERNAL, detail=str(error)))
             raise
-        with suppress(OSError):
-            self.session.folder.recovery.unlink(missing_ok=True)  # nothing is left to recover from
         self._finished("done")
         return final
 
@@ -136,8 +129,7 @@ class Run(Generic[P]):
         error.message = f"environment {name}: {self._command} was interrupted by {error.signum.name} {where}"
         error.remains = f"Its state stays {self.environment.state}. {self._exists()}"
         error.help = f"deployer {self._command} {name}    # goes on from there"
-        self._finished("interrupted")
-        write_recovery(self.session.folder, self.environment, error.message, self._log)
+        self._finished("interrupted", error.message)
 
     def _fail(self, error: DeployerError) -> None:
         """Saves the failed state, and makes `error` say all there is to say. Raises StorageFailed."""
@@ -153,8 +145,7 @@ class Run(Generic[P]):
         except StorageFailed as unsaved:
             self._explain_unsaved(unsaved, after=f"{cause}; and then: ")
             raise unsaved from error
-        self._finished("failed")
-        write_recovery(self.session.folder, failed, cause, self._log)
+        self._finished("failed", cause)
         error.remains = f"Its state is {failed.state}. {self._exists()} {error.remains}".rstrip()
         error.help = error.help or f"{next_commands(failed)[0]}    # when it is mended; it goes on from {step}"
         if isinstance(error, StepFailed):  # others speak for themselves, by their exit codes too
@@ -169,7 +160,7 @@ class Run(Generic[P]):
             f"make room or mend the disk, then: deployer {self._command} {name}"
             f"    # or take everything away by hand: cd {tofu} && tofu destroy"
         )
-        self._finished("failed")
+        self._finished("failed", str(error))
 
     def _exists(self) -> str:
         return what_exists(self.environment, self.session.folder.tofu)
@@ -178,10 +169,11 @@ class Run(Generic[P]):
         done = self.environment.progress.finished_names
         return tuple(step for step in self.steps if step not in done) or self.steps[-1:]
 
-    def _finished(self, outcome: str) -> None:
+    def _finished(self, outcome: str, cause: str = "") -> None:
         state, seconds = self._saved.state, _since(self._started)
         event = events.RunFinished(command=self._command, outcome=outcome, state=state, seconds=seconds)
         self.session.report(event)
+        write_recovery(self.session.folder, self._saved, cause, self._log)
 
 
 def _since(start: float) -> float:

@@ -37,7 +37,12 @@ MODULES = [
     ("tofu_validate", "tofu", f'{VARIABLES}\noutput "hosts" {{\n  value = var.nowhere\n}}\n', "(main.tf:6)"),
     ("tofu_plan", "tofu", f'{VARIABLES}\nvariable "token" {{}}\n', "No value for required variable"),
     ("read_outputs", "input", f'{VARIABLES}\nresource "terraform_data" "paper" {{}}\n', "no output `hosts`"),
-    ("read_outputs", "input", f'{VARIABLES}\noutput "hosts" {{\n  value = "web"\n}}\n', "is not a map"),
+    (
+        "read_outputs",
+        "input",
+        f'{VARIABLES}\noutput "hosts" {{\n  value = "web"\n}}\n',
+        "that is a map",
+    ),
     ("read_outputs", "input", f'{VARIABLES}\noutput "hosts" {{\n  value = {{ db = {{}} }}\n}}\n', "does not have web"),
     (
         "read_outputs",

@@ -40,7 +40,6 @@ def write(folder: Path, hosts: dict[str, Any]) -> None:
         "hosts": hosts,
         "user_data": dict.fromkeys(hosts, "#cloud-config\n{}"),
         "ssh_public_key": "ssh-ed25519 AAAA nobody",
-        "ssh_user": "operator",
     }
     (folder / "terraform.tfvars.json").write_text(json.dumps(variables))
 
@@ -53,7 +52,7 @@ def test_machines_are_handed_through_and_left_alone(folder: Path) -> None:
     tofu(folder, "init", "-no-color")
     assert "Warning" not in tofu(folder, "apply", "-auto-approve", "-no-color")
     assert json.loads(tofu(folder, "output", "-json", "hosts")) == {
-        "web": {"address": "192.0.2.1", "port": 22, "user": "operator", "ports": [{"host": 80, "machine": 80}]},
+        "web": {"address": "192.0.2.1", "port": 22, "user": None, "ports": [{"host": 80, "machine": 80}]},
         "db": {"address": "::1", "port": 2222, "user": "me", "ports": []},
     }
     tofu(folder, "plan", "-detailed-exitcode", "-no-color")

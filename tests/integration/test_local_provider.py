@@ -82,7 +82,6 @@ class Folder:
             "hosts": self.hosts,
             "user_data": self.user_data,
             "ssh_public_key": self.public_key,
-            "ssh_user": "deployer",
             **self.options,
         }
         (self.path / "terraform.tfvars.json").write_text(json.dumps(variables))
@@ -243,7 +242,6 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
 def test_the_machine_answers_where_the_output_says(booted: Booted) -> None:
     host = booted.folder.outputs()["web"]
     assert host["address"] == "127.0.0.1"
-    assert host["user"] == "deployer"
     assert [port["machine"] for port in host["ports"]] == [80]
     booted.wait_for_ssh()
     status = json.loads(booted.ssh("cloud-init status --wait >/dev/null; cloud-init status --format json").stdout)

@@ -20,7 +20,15 @@ import pytest
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, HostProgress, Notice
 from deployer.process import Interrupts
-from deployer.remote import CloudInit, CloudInitOutcome, Target, is_another, wait_cloud_init, wait_ssh
+from deployer.remote import (
+    CloudInit,
+    CloudInitOutcome,
+    Target,
+    is_another,
+    shown_keys,
+    wait_cloud_init,
+    wait_ssh,
+)
 from deployer.remote.host_keys import read_keys
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
 from tests.watching import until
@@ -196,9 +204,9 @@ def test_a_login_without_a_shell_is_told(world: World) -> None:
 
 def test_another_machine_at_the_address_is_told_from_ours(world: World) -> None:
     def another() -> bool:
-        target = world.target()
-        environ, interrupts = dict(os.environ), world.interrupts
-        return is_another(target.known_hosts, target.address, target.port, environ=environ, interrupts=interrupts)
+        target, environ = world.target(), dict(os.environ)
+        shown = shown_keys(target.address, target.port, environ=environ, interrupts=world.interrupts)
+        return is_another(target.known_hosts, target.address, target.port, shown)
 
     assert not another(), "nothing is pinned yet: it may be ours"
     world.wait()

@@ -11,7 +11,7 @@ from deployer.tofu.engine import tofu_environment
 
 TOFU = "/opt/tofu"
 PLAN = Path("/home/me/my project/deployer.tfplan")
-commands = Commands(Path(TOFU), lock_timeout=120)
+commands = Commands(Path(TOFU))
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ commands = Commands(Path(TOFU), lock_timeout=120)
             commands.plan(PLAN),
             ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock-timeout=120s", f"-out={PLAN}"],
         ),
-        (commands.plan(None, lock=False), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
+        (commands.plan(), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
         (
-            commands.plan(None, lock=False, refresh_only=True),
+            commands.plan(refresh_only=True),
             ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false", "-refresh-only"],
         ),
         (commands.apply(PLAN), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
@@ -43,7 +43,7 @@ def test_a_damaged_state_in_the_working_directory_is_never_read(
 ) -> None:
     (tmp_path / "terraform.tfstate").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert Commands(Path(TOFU), lock_timeout=1).output() == (TOFU, "output", "-json")
+    assert Commands(Path(TOFU)).output() == (TOFU, "output", "-json")
 
 
 def test_the_users_environment_reaches_opentofu_without_what_alters_commands() -> None:

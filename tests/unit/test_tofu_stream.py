@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deployer.errors import StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
-from deployer.tofu.stream import Change, Decoder, Plan, decode_diagnostic, one_line
+from deployer.tofu.stream import Change, Decoder, Diagnostic, Plan, one_line
 
 RESOURCE = {"addr": 'terraform_data.machine["web"]', "module": "", "resource_type": "terraform_data"}
 
@@ -83,7 +83,9 @@ def test_what_a_plan_would_do_and_what_reality_did() -> None:
     "kind", ["log", "ephemeral_op_start", "init_output", "test_run", "refresh_complete", "action_start"]
 )
 def test_types_of_newer_releases_are_shown_as_text(kind: str) -> None:
-    decoder, events = decode(line(kind, "doing something new", hook=[], change="x", whatever={"deep": [1]}))
+    decoder, events = decode(
+        line(kind, "doing something new", hook={"lifecycle": [1]}, change={"x": {}}, whatever={"deep": [1]})
+    )
     assert [type(e) for e in events] == [Output]
     assert isinstance(events[0], Output)
     assert events[0].line == "doing something new"
@@ -133,11 +135,11 @@ def test_no_shape_breaks_it(kind: object, resource: object, inner: object, outer
 
 
 @pytest.mark.parametrize(
-    "text", [hook("apply_complete", elapsed_seconds=10**400), hook("apply_start", elapsed_seconds="x")]
+    "text", [hook("apply_complete", elapsed_seconds=10**400), hook("apply_start", elapsed_seconds="x"), '{"type": 1}']
 )
-def test_a_time_that_is_none(text: str) -> None:
+def test_what_has_another_shape_is_passed_on_as_text(text: str) -> None:
     _, events = decode(text)
-    assert facts(events)[0]["seconds"] == 0.0
+    assert [(type(e), e.as_dict()["line"]) for e in events] == [(Output, text)]
 
 
 def test_a_machines_words_cannot_command_a_terminal() -> None:
@@ -209,9 +211,9 @@ def test_without_an_error_the_last_words_are_the_cause() -> None:
     assert [(e.level, e.message) for e in events if isinstance(e, Notice)] == [("warning", "OpenTofu warns: old: way")]
 
 
-def test_a_diagnostic_of_another_shape() -> None:
-    assert decode_diagnostic({}).line == ""
-    assert decode_diagnostic({"summary": "s", "range": {"filename": "main.tf"}}).line == "s (main.tf)"
+def test_the_place_of_a_diagnostic() -> None:
+    found = Diagnostic.model_validate({"severity": "error", "summary": "s", "range": None})
+    assert (found.text, found.place) == ("s", "")
 
 
 def test_a_long_cause_is_cut() -> None:

@@ -52,9 +52,9 @@ def test_hosts_as_the_contract_says() -> None:
 @pytest.mark.parametrize(
     ("outputs", "words"),
     [
-        ({}, "no output `hosts`"),
-        ({"hosts": None}, "not a map"),
-        ({"hosts": ["web"]}, "not a map"),
+        ({}, "no output `hosts` that is a map"),
+        ({"hosts": None}, "no output `hosts` that is a map"),
+        ({"hosts": ["web"]}, "no output `hosts` that is a map"),
         ({"hosts": {}}, "does not have web"),
         ({"hosts": {"web": "192.0.2.1"}}, "does not have web"),
         ({"hosts": {"web": {}}}, "hosts.web.address"),

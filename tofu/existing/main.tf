@@ -11,7 +11,7 @@ variable "environment" {
 }
 
 variable "hosts" {
-  description = "The machines by name: where each answers SSH, and as whom to log in (ssh_user if not said)."
+  description = "The machines by name: where each answers SSH, and as whom to log in."
   type = map(object({
     address = string
     port    = optional(number, 22)
@@ -33,19 +33,13 @@ variable "ssh_public_key" {
   default     = ""
 }
 
-variable "ssh_user" {
-  description = "The user to log in as, where a host names none."
-  type        = string
-  default     = "deployer"
-}
-
 output "hosts" {
   description = "The machines as they were given."
   value = {
     for name, host in var.hosts : name => {
       address = host.address
       port    = host.port
-      user    = coalesce(host.user, var.ssh_user)
+      user    = host.user
       # Nothing is forwarded: a port of the machine is reached at its own number.
       ports = [for port in host.ports : { host = port.machine, machine = port.machine }]
     }

@@ -43,7 +43,7 @@ locals {
     for name in keys(var.hosts) : name => nonsensitive(lookup(var.user_data, name, join("\n", ["#cloud-config", jsonencode({
       locale = false
       users = [{
-        name = var.ssh_user, shell = "/bin/bash", sudo = "ALL=(ALL) NOPASSWD:ALL", ssh_authorized_keys = [var.ssh_public_key]
+        name = "deployer", shell = "/bin/bash", sudo = "ALL=(ALL) NOPASSWD:ALL", ssh_authorized_keys = [var.ssh_public_key]
       }]
     })])))
   }
@@ -98,7 +98,6 @@ output "hosts" {
   value = {
     for name, running in terraform_data.running :
     name => try(merge(jsondecode(file(running.output.ports)), {
-      user    = var.ssh_user
       id      = terraform_data.machine[name].id
       console = "machines/${name}/serial.log"
     }), null)

@@ -22,7 +22,7 @@ variable "hosts" {
 }
 
 variable "user_data" {
-  description = "cloud-config text for each host; a host without one gets the user and the key below."
+  description = "cloud-config text for each host; a host without one gets the user `deployer` and the key below."
   type        = map(string)
   default     = {}
   sensitive   = true
@@ -31,12 +31,6 @@ variable "user_data" {
 variable "ssh_public_key" {
   description = "The key that may log in."
   type        = string
-}
-
-variable "ssh_user" {
-  description = "The user to log in as, made by the user data."
-  type        = string
-  default     = "deployer"
 }
 
 variable "image" {
