@@ -151,12 +151,10 @@ class Deployer(Reading):
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         from deployer.workflows import configure
 
-        if isinstance(before, (states.Configuring, states.ConfigureFailed)):
-            done = () if from_start else configure.steps_to_keep(finished_steps(before))
-        elif isinstance(before, (states.Provisioned, states.Configured)):
-            done = ()
-        else:
+        if not isinstance(before, (states.Provisioned, states.Configuring, states.Configured, states.ConfigureFailed)):
             raise _wrong(before, "configure", "its machines are not ready", next_commands(before)[0])
+        resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
+        done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
         spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
         return configure.configure(Run(session, before, started, configure.steps(spec)), spec)

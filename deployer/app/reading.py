@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from deployer.app.overview import Overview, overview
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
@@ -17,17 +18,17 @@ from deployer.events import Report, ignore
 from deployer.process import Interrupts
 from deployer.storage.files import FileRepository, unreadable
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
+from deployer.workflows.advice import next_commands
 
 if TYPE_CHECKING:
     from deployer.app.doctor import Check
-    from deployer.app.overview import Overview
     from deployer.config.loading import LoadedSpec
     from deployer.tofu.engine import Tofu
     from deployer.workflows.run import Session
 
 
 class Reading:
-    """What `Deployer` can tell. Imports are made where they are used: `status` must not pay for the others."""
+    """What `Deployer` can tell. What is slow to import is imported where it is used: `list` and `show` do without."""
 
     def __init__(
         self,
@@ -53,8 +54,6 @@ class Reading:
 
     def list(self) -> tuple[Overview, ...]:
         """All environments; one that cannot be read is there too, with its problem."""
-        from deployer.app.overview import Overview
-
         found: list[Overview] = []
         for name in self._repository.names():
             try:
@@ -65,8 +64,6 @@ class Reading:
 
     def show(self, name: str, *, refresh: bool = False) -> Overview:
         """All there is to know; with `refresh` also how it compares with reality. Raises UnreadableState."""
-        from deployer.app.overview import overview
-
         environment, spec, folder = self._load(name)
         reality: tuple[str, ...] = ()
         if refresh:
@@ -86,7 +83,6 @@ class Reading:
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
         from deployer.remote import ssh_argv
-        from deployer.workflows.advice import next_commands
         from deployer.workflows.hosts import private_key, targets
 
         environment, spec, folder = self._load(name)

@@ -8,8 +8,6 @@ from typing import Any
 
 from deployer.cli.text import duration, indented, moment
 
-_WEB = {80: "http", 443: "https"}
-
 
 def finished_text(overview: Mapping[str, Any], seconds: float) -> str:
     """What a command leaves behind: the state, how long it took, the machines, and what to type next."""
@@ -71,5 +69,4 @@ def _host_rows(overview: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _forward(here: int, there: int) -> str:
-    scheme = _WEB.get(there)
-    return f"{scheme}://127.0.0.1:{here}" if scheme else f"127.0.0.1:{here} -> {there}"
+    return f"http://127.0.0.1:{here}" if there == 80 else f"127.0.0.1:{here} -> {there}"

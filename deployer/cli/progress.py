@@ -23,7 +23,6 @@ BEAT = 10.0  # seconds of silence after which a pipe is told that we live
 _INTERVAL = 0.2
 _LONGEST = 500
 _ERASE = "\r\x1b[2K"
-_SPINNER = "|/-\\"
 
 
 class Renderer:
@@ -137,8 +136,7 @@ class Live(Plain):
         """Draws the line anew."""
         with self._lock:
             if self._place:
-                spinner = _SPINNER[int(self._clock() / _INTERVAL) % len(_SPINNER)]
-                write(self._stream, _ERASE + clip(f"{spinner} {self._now()}", self._columns() - 1))
+                write(self._stream, _ERASE + clip(f"   {self._now()}", self._columns() - 1))
                 self._drawn = True
 
     def _say(self, line: Line) -> None:
