@@ -66,9 +66,11 @@ _PROVISION = "deployer provision demo\ndeployer provision -f demo.yml --yes     
 @command(MAYBE_NAME, MAYBE_FILE, FROM_START, YES, LOCK_TIMEOUT, example=_PROVISION)
 def provision(options: Options, name: str | None, file: Path | None, from_start: bool, yes: bool) -> None:
     """Make the machines and wait until they are ready."""
-    if bool(name) == bool(file):
-        raise click.UsageError("give either the environment's NAME or a file with -f FILE")
+    if not (name or file):
+        raise click.UsageError("give the environment's NAME, or a file with -f FILE")
     with working(options) as work:
+        if name and file and (other := work.deployer.validate(file).name) != name:
+            raise click.UsageError(f"{file} is the file of environment {other}, not of {name}")
         confirm = work.confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
         name = work.deployer.provision(file or str(name), from_start=from_start, confirm=confirm).name
     work.emit_outcome(name)
