@@ -14,7 +14,7 @@ from deployer.app.overview import finished_steps
 from deployer.app.reading import Reading
 from deployer.config.diff import spec_changes
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
-from deployer.errors import Declined, DeployerError, Interrupted, InvalidInput, StepFailed, WrongState
+from deployer.errors import Declined, DeployerError, Interrupted, StepFailed, WrongState
 from deployer.events import Notice, utc_now
 from deployer.storage.folder import storage_failed
 from deployer.storage.journal import Journal
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a changed file or a changed reality would bring: lines on the file, and OpenTofu's plan if known."""
+    """What a changed file or a changed reality would bring: lines on the file, and OpenTofu's plan."""
 
     spec: tuple[str, ...]
-    plan: Plan | None
+    plan: Plan
 
 
 Confirm = Callable[[Changes], bool]
@@ -53,18 +53,16 @@ class Deployer(Reading):
         with self._session(accepted.spec.name, "create", new=True) as session:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
-                raise _wrong(before, "create", f"deployer up {file}    # goes on with it, with this file")
+                help_ = f"deployer up {file}    # goes on with it, with this file"
+                raise _wrong(before, "create", "it exists already", help_)
             return _create(session, before, accepted)
 
     def provision(
-        self, name: str, *, file: Path | None = None, from_start: bool = False, confirm: Confirm | None = None
+        self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
     ) -> AnyEnvironment:
         """Makes the machines, going on where an earlier run stopped. A settled environment with nothing to change
         stays as it is. `confirm` is asked before what exists is changed. Raises WrongState, StepFailed, Declined."""
-        accepted = self._accept(file) if file else None
-        if accepted and accepted.spec.name != name:
-            message = f"{file} is the file of environment {accepted.spec.name}, not of {name}"
-            raise InvalidInput(message, help=f"deployer provision {accepted.spec.name} -f {file}")
+        name, accepted = self._named(file_or_name)
         with self._session(name, "provision") as session:
             before = self._held(session)
             return self._provision(session, before, accepted or self._saved(before), from_start, confirm)
@@ -74,11 +72,11 @@ class Deployer(Reading):
         with self._session(name, "configure") as session:
             return self._configure(session, self._held(session), from_start)
 
-    def up(self, file_or_name: str, *, from_start: bool = False, confirm: Confirm | None = None) -> AnyEnvironment:
+    def up(
+        self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
+    ) -> AnyEnvironment:
         """All that is left to do until the machines are configured. Raises as create, provision and configure do."""
-        file = self._file(file_or_name)
-        accepted = self._accept(file) if file else None
-        name = accepted.spec.name if accepted else file_or_name
+        name, accepted = self._named(file_or_name)
         with self._session(name, "up", new=accepted is not None) as session:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
@@ -115,7 +113,7 @@ class Deployer(Reading):
         with self._session(name, "plan") as session:
             before = self._held(session)
             if isinstance(before, (Destroyed, states.Destroying)):
-                raise _wrong(before, "plan", f"deployer show {name}")
+                raise _wrong(before, "plan", "its destruction has begun", f"deployer show {name}")
             saved = self._saved(before)
             return _preview(session, saved, self._tofu(session.folder, saved.spec, session))
 
@@ -125,14 +123,15 @@ class Deployer(Reading):
         from deployer.workflows import provision
 
         if isinstance(before, (Destroyed, states.Destroying, states.DestroyFailed)):
-            raise _wrong(before, "provision", next_commands(before)[0])
+            why = "its destruction must be finished, and it be created anew"
+            raise _wrong(before, "provision", why, next_commands(before)[0])
         spec, directory, changed = wanted.spec, wanted.directory, _differs(before, wanted)
         tofu = self._tofu(session.folder, spec, session)
         settled = isinstance(before, (states.Provisioned, states.Configured, states.ConfigureFailed))
         if settled or (changed and before.resources != "none"):
             try:
-                changes = self._changes(session, before, wanted, tofu)
-                nothing = settled and not changed and bool(changes.plan and changes.plan.empty)
+                changes = Changes(spec_changes(before.spec, wanted.data), _preview(session, wanted, tofu))
+                nothing = settled and not changed and changes.plan.empty
                 if nothing and not from_start:
                     message = f"nothing to do: environment {before.name} is as its file and OpenTofu say"
                     self._report(Notice(message=message, environment=before.name))
@@ -152,27 +151,13 @@ class Deployer(Reading):
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         from deployer.workflows import configure
 
-        if isinstance(before, (states.Configuring, states.ConfigureFailed)):
-            done = () if from_start else configure.steps_to_keep(finished_steps(before))
-        elif isinstance(before, (states.Provisioned, states.Configured)):
-            done = ()
-        else:
-            raise _wrong(before, "configure", next_commands(before)[0])
+        if not isinstance(before, (states.Provisioned, states.Configuring, states.Configured, states.ConfigureFailed)):
+            raise _wrong(before, "configure", "its machines are not ready", next_commands(before)[0])
+        resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
+        done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
         spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
         return configure.configure(Run(session, before, started, configure.steps(spec)), spec)
-
-    def _changes(self, session: Session, before: AnyEnvironment, wanted: LoadedSpec, tofu: Tofu) -> Changes:
-        """What would come of it. The tofu folder holds what was asked about then."""
-        lines = spec_changes(before.spec, wanted.data)
-        try:
-            return Changes(lines, _preview(session, wanted, tofu))
-        except StepFailed as error:
-            if not isinstance(before, (ProvisionFailed, Provisioning)):
-                raise
-            # What failed may well fail here too; it is told in its own step, with all there is to say.
-            self._report(Notice(message=f"no plan to show yet: {error}", level="warning", environment=before.name))
-            return Changes(lines, None)
 
     def _put_back(self, session: Session, before: AnyEnvironment, tofu: Tofu) -> None:
         """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
@@ -182,6 +167,13 @@ class Deployer(Reading):
         with suppress(DeployerError, OSError):
             if render(session, self._spec(before), Path(before.directory)):
                 tofu.init()
+
+    def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
+        """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""
+        if isinstance(file_or_name, str) and not {".", "/"} & set(file_or_name):
+            return file_or_name, None
+        accepted = self._accept(Path(file_or_name))
+        return accepted.spec.name, accepted
 
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
@@ -200,13 +192,6 @@ class Deployer(Reading):
         from deployer.config.loading import LoadedSpec
 
         return LoadedSpec(self._spec(environment), environment.spec, Path(environment.directory))
-
-    def _file(self, file_or_name: str) -> Path | None:
-        """The argument as a file: where it looks like one, or is one and no environment has that name."""
-        looks = "/" in file_or_name or file_or_name.endswith((".yml", ".yaml"))
-        if looks or (file_or_name not in self._repository.names() and (self._cwd / file_or_name).is_file()):
-            return Path(file_or_name)
-        return None
 
 
 def _create(session: Session, before: AnyEnvironment | None, accepted: LoadedSpec) -> Created:
@@ -236,17 +221,6 @@ def _differs(environment: AnyEnvironment, wanted: LoadedSpec) -> bool:
     return environment.spec != wanted.data or environment.directory != str(wanted.directory)
 
 
-_WHY = {
-    ("configure", "created"): "its machines have not been made yet",
-    ("configure", "provisioning"): "its machines are not finished",
-    ("configure", "provision_failed"): "its machines are not finished",
-    ("provision", "destroying"): "its destruction has begun and must be finished",
-    ("provision", "destroy_failed"): "its destruction has begun and must be finished",
-    ("provision", "destroyed"): "nothing of it exists; it must be created anew",
-}
-
-
-def _wrong(environment: AnyEnvironment, command: str, help_: str) -> WrongState:
+def _wrong(environment: AnyEnvironment, command: str, why: str, help_: str) -> WrongState:
     name, state = environment.name, environment.state
-    why = _WHY.get((command, state), f"{command} does not go on from there")
     return WrongState(f"{command} cannot start from the state {state} of environment {name}", detail=why, help=help_)

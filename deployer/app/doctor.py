@@ -1,4 +1,4 @@
-"""Is everything here that a run needs? A check for each tool and circumstance, with what to type if it is missing."""
+"""Is everything here that a run needs? A check for each thing, with what to type where it is missing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.ansible import ansible_playbook
 from deployer.bundled import bundled
-from deployer.errors import DeployerError, ToolMissing
-from deployer.events import Notice, Report, printable
+from deployer.errors import DeployerError
+from deployer.events import Notice, Report
 from deployer.process import Interrupts, Request, capture
-from deployer.storage.lock import hold
 from deployer.tofu.binary import cache_directory, find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
@@ -30,13 +28,8 @@ class Check:
     detail: str
     fix: str = ""
 
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
 
-
-def examine(
-    home: Path, environ: Mapping[str, str], interrupts: Interrupts, report: Report, *, install: bool
-) -> tuple[Check, ...]:
+def examine(environ: Mapping[str, str], interrupts: Interrupts, report: Report, *, install: bool) -> tuple[Check, ...]:
     """All checks. With `install`, OpenTofu is brought into the user's cache first where it is missing."""
     if install:
         from deployer.tofu.install import install_tofu
@@ -47,27 +40,17 @@ def examine(
         engine = find_engine(environ, interrupts=interrupts)
         return f"{engine.version} at {engine.path}"
 
-    def program(name: str) -> str:
-        if found := shutil.which(name, path=environ.get("PATH")):
-            return found
-        raise ToolMissing("not found", help="apt install openssh-client")
-
-    def writable() -> str:
-        # Looking makes no home: where there is none yet, what it would be made in is tried.
-        probe = next(p for p in (home, *home.parents) if p.is_dir()) / ".deployer-doctor.lock"
-        with hold(probe, "doctor", "doctor", timeout=5, interrupts=interrupts):
-            pass
-        probe.unlink(missing_ok=True)
-        return f"{home} can be written and locked"
-
     return (
-        Check(name="python", ok=sys.version_info >= (3, 11), detail=sys.version.split()[0], fix="install Python 3.11"),
         _check("tofu", tofu),
         _check("ansible-playbook", lambda: str(ansible_playbook())),
-        *(_check(name, partial(program, name)) for name in ("ssh", "ssh-keygen")),
-        _check("home", writable),
+        *(_ssh(name, environ) for name in ("ssh", "ssh-keygen")),
         *_local_provider(environ, interrupts),
     )
+
+
+def _ssh(name: str, environ: Mapping[str, str]) -> Check:
+    found = shutil.which(name, path=environ.get("PATH"))
+    return Check(name=name, ok=found is not None, detail=found or "not found", fix="apt install openssh-client")
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
@@ -85,7 +68,7 @@ def _local_provider(environ: Mapping[str, str], interrupts: Interrupts) -> Itera
     outcome, text = capture(request, interrupts=interrupts)
     try:
         for item in json.loads(text):
-            detail, fix = printable(str(item["detail"])), printable(str(item.get("fix") or ""))
+            detail, fix = str(item["detail"]), str(item.get("fix") or "")
             yield Check(name=f"local: {item['name']}", ok=bool(item["ok"]), detail=detail, fix=fix)
     except (ValueError, TypeError, KeyError):
         yield Check(name="local", ok=False, detail=" ".join(outcome.tail) or "its helper said nothing usable")

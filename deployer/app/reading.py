@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from deployer.app.overview import Overview, overview
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
@@ -17,18 +18,17 @@ from deployer.events import Report, ignore
 from deployer.process import Interrupts
 from deployer.storage.files import FileRepository, unreadable
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
-from deployer.storage.glance import glance
+from deployer.workflows.advice import next_commands
 
 if TYPE_CHECKING:
     from deployer.app.doctor import Check
-    from deployer.app.overview import Entry, Overview
     from deployer.config.loading import LoadedSpec
     from deployer.tofu.engine import Tofu
     from deployer.workflows.run import Session
 
 
 class Reading:
-    """What `Deployer` can tell. Imports are made where they are used: `status` must not pay for the others."""
+    """What `Deployer` can tell. What is slow to import is imported where it is used: `list` and `show` do without."""
 
     def __init__(
         self,
@@ -49,26 +49,21 @@ class Reading:
         self._repository = FileRepository(self.home)
 
     def status(self, name: str) -> str:
-        """The state's name, at a glance: the file's shape is checked, not each value, as `show` does. Raises
-        UnknownEnvironment, UnreadableState."""
-        return glance(self.home, name) or self._repository.load(name).state
+        """The state's name. Raises UnknownEnvironment, UnreadableState."""
+        return self._repository.load(name).state
 
-    def list(self) -> tuple[Entry, ...]:
-        """A line for each environment; one that cannot be read is there too, with its problem."""
-        from deployer.app.overview import Entry, entry
-
-        entries: list[Entry] = []
+    def list(self) -> tuple[Overview, ...]:
+        """All environments; one that cannot be read is there too, with its problem."""
+        found: list[Overview] = []
         for name in self._repository.names():
             try:
-                entries.append(entry(self._repository.load(name), self._repository.holder(name)))
+                found.append(self.show(name))
             except UnreadableState as error:
-                entries.append(Entry(name=name, state="", problem=error.detail))
-        return tuple(entries)
+                found.append(Overview(name=name, problem=error.detail))
+        return tuple(found)
 
     def show(self, name: str, *, refresh: bool = False) -> Overview:
         """All there is to know; with `refresh` also how it compares with reality. Raises UnreadableState."""
-        from deployer.app.overview import overview
-
         environment, spec, folder = self._load(name)
         reality: tuple[str, ...] = ()
         if refresh:
@@ -91,16 +86,9 @@ class Reading:
         loaded = [self._load(n) for n in ((name,) if name else self._repository.names())]
         return inventory_data([inventory_environment(*found) for found in loaded if found[0].hosts])
 
-    def logs(self, name: str) -> tuple[Path, ...]:
-        """The logs of an environment's runs, oldest first. Raises UnknownEnvironment."""
-        folder = self._repository.folder(name)
-        self._repository.load(name)
-        return tuple(sorted(folder.logs.glob("*.log")))
-
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
         from deployer.remote import ssh_argv
-        from deployer.workflows.advice import next_commands
         from deployer.workflows.hosts import private_key, targets
 
         environment, spec, folder = self._load(name)
@@ -145,7 +133,7 @@ class Reading:
         """Every tool and circumstance, each with what to type where it is missing."""
         from deployer.app.doctor import examine
 
-        return examine(self.home, self._environ, self._interrupts, self._report, install=install)
+        return examine(self._environ, self._interrupts, self._report, install=install)
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
         from deployer.tofu.binary import cache_directory, find_engine

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.choices import Options
 from deployer.cli.text import indented, paint
 from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
 
 
-def as_error(error: BaseException, options: Options) -> DeployerError:
+def as_error(error: BaseException) -> DeployerError:
     """What was raised, as one of our errors: usage errors of the command line are ours, and so are defects."""
     match error:
         case DeployerError():
@@ -30,7 +29,7 @@ def as_error(error: BaseException, options: Options) -> DeployerError:
         case OSError() if error.filename is None:
             return StorageFailed("the result could not be written", detail=error.strerror or str(error))
         case _:
-            return _defect(error, options)
+            return _defect(error)
 
 
 def render(error: DeployerError, *, colour: bool) -> str:
@@ -47,20 +46,16 @@ def as_json(error: DeployerError) -> str:
     return json.dumps({"error": error.as_dict()}, default=str)
 
 
-def _defect(error: BaseException, options: Options) -> DeployerError:
+def _defect(error: BaseException) -> DeployerError:
     story, place = "".join(traceback.format_exception(error)), traceback.extract_tb(error.__traceback__)[-1]
-    where = "it is above"
-    if options.verbose:
-        click.echo(story, err=True)
-    else:
-        where = "could not be written"
-        with suppress(OSError):
-            descriptor, where = tempfile.mkstemp(".log", "deployer-error-")
-            with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(story)
+    kept = "could not be written"
+    with suppress(OSError):
+        descriptor, kept = tempfile.mkstemp(".log", "deployer-error-")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(story)
     return DeployerError(
         "internal error: a defect of deployer itself",
-        detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {where}",
+        detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {kept}",
         remains="What was saved before stands; `deployer list` shows it.",
-        help="the same command with --verbose",
+        help="deployer list",
     )

@@ -7,24 +7,26 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from deployer.cli.choices import Options
-from deployer.cli.options import FILE, MAYBE_NAME, NAME, command, flag
+from deployer.cli.options import FILE, MAYBE_NAME, NAME, Options, command, flag
 from deployer.cli.overview import show_text
 from deployer.cli.session import emit, reading, working
-from deployer.cli.text import may_colour, moment, paint, table
-from deployer.errors import InvalidInput, ToolMissing
+from deployer.cli.text import moment, table
+from deployer.errors import ToolMissing
 from deployer.events import printable
+from deployer.storage.glance import glance
 
 
 @command(NAME, example="deployer status demo")
 def status(options: Options, name: str) -> None:
     """Print the state and nothing else."""
-    state = reading(options).status(name)
+    # Prompts ask this at every line typed: a glance costs a fraction of what loading the library does.
+    state = glance(options.where(), name) or reading(options).status(name)
     emit(options, state, {"name": name, "state": state})
 
 
@@ -80,23 +82,15 @@ def ssh(options: Options, name: str, host: str | None, remote_command: builtins.
         raise ToolMissing(f"{argv[0]} cannot be started", detail=str(error.strerror), help="deployer doctor") from None
 
 
-_LIST = flag("--list", "listed", help="Name the logs of all runs, the newest first.")
-_RUN = click.Option(["--run", "number"], type=click.IntRange(min=1), default=1, help="Which, counted from the last.")
+@command(NAME, example="deployer logs demo | tail -20")
+def logs(options: Options, name: str) -> None:
+    """Print the log of the last run.
 
-
-@command(NAME, _LIST, _RUN, example="deployer logs demo\ndeployer logs demo --run 2     # the run before the last")
-def logs(options: Options, name: str, listed: bool, number: int) -> None:
-    """Print the log of the last run."""
-    paths = reading(options).logs(name)[::-1]
-    if listed:
-        emit(options, "\n".join(map(str, paths)), [str(path) for path in paths])
-    elif number > len(paths):
-        detail = f"it has had {len(paths)} runs"
-        raise InvalidInput(f"environment {name} has no such run", detail=detail, help=f"deployer logs {name} --list")
-    else:
-        path = paths[number - 1]
-        text = path.read_text(encoding="utf-8", errors="replace")
-        emit(options, printable(text).removesuffix("\n"), {"log": str(path), "text": text})
+    `show` names it; those of earlier runs are beside it.
+    """
+    path = reading(options).show(name).log
+    text = Path(path).read_text(encoding="utf-8", errors="replace") if path else ""
+    emit(options, printable(text).removesuffix("\n"), {"log": path, "text": text})
 
 
 _ALL = flag("--list", "listed", help="All hosts and their variables (the default).")
@@ -125,14 +119,9 @@ def doctor(options: Options, install: bool) -> int:
     """
     with working(options) as work:
         checks = work.deployer.doctor(install=install)
-    lines: builtins.list[str] = []
-    text = table([("ok" if c.ok else "missing", c.name, c.detail) for c in checks])
-    for check, line in zip(checks, text.splitlines(), strict=True):
-        lines.append(paint(line, "green" if check.ok else "red", colour=may_colour(sys.stdout)))
-        if not check.ok and check.fix:
-            lines.append(f"         type: {printable(check.fix)}")
+    rows = [("ok" if c.ok else "missing", c.name, c.detail, "" if c.ok else f"type: {c.fix}") for c in checks]
     fine = all(check.ok for check in checks)
-    emit(options, "\n".join(lines), {"ok": fine, "checks": [c.as_dict() for c in checks]})
+    emit(options, table(rows), {"ok": fine, "checks": [asdict(c) for c in checks]})
     return 0 if fine else ToolMissing.exit_code
 
 
@@ -151,11 +140,8 @@ def init(options: Options, directory: Path) -> None:
 def validate(options: Options, file: Path) -> None:
     """Check a configuration file; nothing is made or changed."""
     spec = reading(options).validate(file)
-    hosts, playbooks = [*spec.hosts], [*spec.configure.playbooks]
-    facts = {"name": spec.name, "provider": spec.provider.title, "hosts": hosts, "playbooks": playbooks}
-    shown = {label: value if isinstance(value, str) else ", ".join(value) or "none" for label, value in facts.items()}
-    lines = [f"{file}: ok", *(f"  {label:<9}  {value}" for label, value in shown.items())]
-    emit(options, printable("\n".join(lines)), {"valid": True, "file": str(file), **facts})
+    facts = {"name": spec.name, "hosts": [*spec.hosts], "playbooks": spec.configure.playbooks}
+    emit(options, printable(f"{file}: ok, environment {spec.name}"), {"valid": True, "file": str(file), **facts})
 
 
 @command(example="deployer schema > .deployer/schema.json")

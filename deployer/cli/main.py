@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import select
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TextIO
 
-from deployer.cli.choices import Options
+import click
+
+from deployer.cli.failures import as_error, as_json, render
+from deployer.cli.options import Options
+from deployer.cli.program import program
+from deployer.cli.text import may_colour, write
 
 _COMPLETE = "_DEPLOYER_COMPLETE"
 
@@ -23,32 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options()
     try:
         code = _run(arguments, options)
+    except BrokenPipeError:  # `deployer list | head -1`: who reads our result has had enough
+        code = 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
-        enough = isinstance(error, BrokenPipeError) and _reader_has_gone()
-        code = 0 if enough else _tell(error, options, arguments)
+        code = _tell(error, options, arguments)
     for stream in (sys.stdout, sys.stderr):
         _settle(stream)
     return code
 
 
 def _run(arguments: list[str], options: Options) -> int:
-    if len(arguments) == 2 and arguments[0] == "status" and not arguments[1].startswith("-"):
-        # Prompts ask this at every line typed, and reading the command line is a good part of what it costs.
-        from deployer.storage.folder import find_home
-        from deployer.storage.glance import glance
-
-        state = glance(find_home(Path.cwd(), os.environ), arguments[1])
-        if not state:
-            from deployer import Deployer
-
-            state = Deployer().status(arguments[1])
-        print(state, flush=True)
-        return 0
-
-    import click
-
-    from deployer.cli.program import program
-
     try:
         if instruction := os.environ.get(_COMPLETE):
             from click.shell_completion import shell_complete
@@ -78,13 +65,10 @@ def _prepare_streams() -> None:
 
 
 def _tell(raised: BaseException, options: Options, arguments: Sequence[str]) -> int:
-    from deployer.cli.failures import as_error, as_json, render
-    from deployer.cli.text import may_colour, write
-
     # A line that could not be read to its end may still say how its error shall look.
     if "--output json" in " ".join(arguments).replace("=", " "):
         options.output = "json"
-    error = as_error(raised, options)
+    error = as_error(raised)
     shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
     write(sys.stderr, shown + "\n")
     if options.output == "json":
@@ -100,16 +84,6 @@ def _settle(stream: TextIO) -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _reader_has_gone() -> bool:
-    """`deployer list | head -1`: whether who read our result has had enough. What was to be done is done then.
-
-    Asked of the system: a pipe of our own to a child may break too, and that is a failure.
-    """
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from deployer.cli.choices import Options
+from deployer.storage.folder import find_home
+
+
+@dataclass
+class Options:
+    """The common options as far as the command line has been read; what comes later wins."""
+
+    home: Path | None = None
+    output: Literal["text", "json"] = "text"
+    progress: Literal["auto", "plain", "json", "none"] = "auto"
+    verbose: bool = False
+    lock_timeout: float = 0.0
+
+    def where(self) -> Path:
+        """The home, as the library finds it; costs no import of it."""
+        return self.home or find_home(Path.cwd(), os.environ)
 
 
 def command(
@@ -44,13 +60,9 @@ def flag(*names: str, help: str) -> click.Option:
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """For shell completion: the names in the home, from the directories alone; or else files, where one is wanted."""
-    from deployer import Deployer
-
-    with suppress(Exception):  # a shell that completes wants no other answer
-        home = Deployer(ctx.find_root().ensure_object(Options).home).home
-        if found := sorted(p.name for p in (home / "environments").iterdir() if p.name.startswith(incomplete)):
-            return found
-    return param.type.shell_complete(ctx, param, incomplete)
+    folders = (ctx.find_root().ensure_object(Options).where() / "environments").glob("*")
+    found = sorted(path.name for path in folders if path.name.startswith(incomplete))
+    return found or param.type.shell_complete(ctx, param, incomplete)
 
 
 _PATH = click.Path(path_type=Path)

@@ -8,8 +8,6 @@ from typing import Any
 
 from deployer.cli.text import duration, indented, moment
 
-_WEB = {80: "http", 443: "https", 3000: "http", 8000: "http", 8080: "http", 8443: "https"}
-
 
 def finished_text(overview: Mapping[str, Any], seconds: float) -> str:
     """What a command leaves behind: the state, how long it took, the machines, and what to type next."""
@@ -18,21 +16,13 @@ def finished_text(overview: Mapping[str, Any], seconds: float) -> str:
     return "\n".join([f"{overview['name']}: {overview['state']}{took}", *_aligned(rows)])
 
 
-def hosts_text(overview: Mapping[str, Any]) -> str:
-    """What exists, in a few words."""
-    if hosts := overview["hosts"]:
-        return "its machines: " + ", ".join(f"{name} ({host['address']})" for name, host in hosts.items())
-    known = {"none": "nothing has been made", "possible": "machines may exist"}
-    return known.get(str(overview["resources"]), "its machines exist")
-
-
 def show_text(overview: Mapping[str, Any]) -> str:
     """Everything a person needs, the next command last."""
-    busy, failure = overview.get("busy") or {}, overview.get("failure") or {}
+    failure = overview["failure"] or {}
     directory = shlex.quote(str(overview["tofu_directory"]))
     rows = [
         ("state", _state(overview)),
-        ("busy", ", ".join(f"{key} {value}" for key, value in busy.items() if value not in (None, ""))),
+        *(("busy", line) for line in _busy(overview["busy"])),
         ("failed at", "{step} ({kind})".format(**failure) if failure else ""),
         ("cause", failure.get("cause", "")),
         ("changed", moment(overview["changed_at"])),
@@ -43,7 +33,7 @@ def show_text(overview: Mapping[str, Any]) -> str:
         *_host_rows(overview),
         *(("done", f"{step['name']}  {duration(step['seconds'])}") for step in overview["steps"]),
         *(("reality", line) for line in overview["reality"]),
-        ("log", overview["log"] or "none"),
+        ("log", failure.get("log") or overview["log"] or "none"),
         ("by hand", f"cd {directory} && tofu destroy" if overview["resources"] != "none" else ""),
         *(("next", command) for command in overview["next_commands"]),
     ]
@@ -59,10 +49,17 @@ def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _state(overview: Mapping[str, Any]) -> str:
-    state, step = str(overview["state"]), overview.get("step")
-    if overview.get("interrupted"):
-        return f"{state}, interrupted" + (f" at {step}" if step else " between two steps")
-    return f"{state}, at {step}" if step and overview.get("busy") else state
+    at = f"at {overview['step']}" if overview["step"] else "between two steps"
+    return f"{overview['state']}, interrupted {at}" if overview["interrupted"] else str(overview["state"])
+
+
+def _busy(holder: Mapping[str, Any] | None) -> Iterator[str]:
+    """Who works on it: the command and its step, and the tools that it has started."""
+    if holder:
+        doing = " at ".join(filter(None, (holder["command"], holder["step"])))
+        yield f"{doing}, pid {holder['pid']}, since {holder['since']}"
+        for child in holder["children"]:
+            yield f"{child['doing']}, pid {child['pid']}, since {child['since']}"
 
 
 def _host_rows(overview: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -72,5 +69,4 @@ def _host_rows(overview: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _forward(here: int, there: int) -> str:
-    scheme = _WEB.get(there)
-    return f"{scheme}://127.0.0.1:{here}" if scheme else f"127.0.0.1:{here} -> {there}"
+    return f"http://127.0.0.1:{here}" if there == 80 else f"127.0.0.1:{here} -> {there}"

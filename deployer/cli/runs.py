@@ -7,9 +7,19 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.choices import Options
-from deployer.cli.options import FILE, FROM_START, LOCK_TIMEOUT, MAYBE_FILE, MAYBE_NAME, NAME, YES, command, flag, names
-from deployer.cli.overview import hosts_text
+from deployer.cli.options import (
+    FILE,
+    FROM_START,
+    LOCK_TIMEOUT,
+    MAYBE_FILE,
+    MAYBE_NAME,
+    NAME,
+    YES,
+    Options,
+    command,
+    flag,
+    names,
+)
 from deployer.cli.session import emit, plan_lines, working
 
 
@@ -56,13 +66,13 @@ _PROVISION = "deployer provision demo\ndeployer provision -f demo.yml --yes     
 @command(MAYBE_NAME, MAYBE_FILE, FROM_START, YES, LOCK_TIMEOUT, example=_PROVISION)
 def provision(options: Options, name: str | None, file: Path | None, from_start: bool, yes: bool) -> None:
     """Make the machines and wait until they are ready."""
-    if name is None and file is None:
+    if not (name or file):
         raise click.UsageError("give the environment's NAME, or a file with -f FILE")
     with working(options) as work:
-        name = name or work.deployer.validate(Path(str(file))).name
-        again = f"deployer provision {name}" + (f" -f {shlex.quote(str(file))}" if file else "")
-        confirm = work.confirm(yes=yes, again=again)
-        work.deployer.provision(name, file=file, from_start=from_start, confirm=confirm)
+        if name and file and (other := work.deployer.validate(file).name) != name:
+            raise click.UsageError(f"{file} is the file of environment {other}, not of {name}")
+        confirm = work.confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
+        name = work.deployer.provision(file or str(name), from_start=from_start, confirm=confirm).name
     work.emit_outcome(name)
 
 
@@ -85,6 +95,6 @@ def destroy(options: Options, name: str, yes: bool, abandon: bool) -> None:
         if not yes and (overview := work.deployer.show(name).as_dict())["state"] != "destroyed":
             question = f"Forget {name} without asking OpenTofu?" if abandon else f"Destroy {name}?"
             again = f"deployer destroy {name}" + (" --abandon" if abandon else "")
-            work.ask(f"{name} is {overview['state']}; {hosts_text(overview)}", question, yes=yes, again=again)
+            work.ask(f"{name} is {overview['state']}. {overview['exists']}", question, again=again)
         work.deployer.destroy(name, abandon=abandon)
     work.emit_outcome(name)

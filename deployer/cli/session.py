@@ -6,21 +6,21 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deployer.cli.choices import Options
+from deployer.cli.options import Options
 from deployer.cli.overview import finished_text
 from deployer.errors import Declined
 from deployer.events import printable
 
 if TYPE_CHECKING:
     from deployer import Deployer
-    from deployer.app.deployer import Changes
+    from deployer.app.deployer import Changes, Confirm
     from deployer.cli.progress import Renderer
 
 
@@ -33,10 +33,8 @@ class Work:
     renderer: Renderer
     began: float = field(default_factory=time.monotonic)
 
-    def ask(self, text: str, question: str, *, yes: bool, again: str) -> bool:
+    def ask(self, text: str, question: str, *, again: str) -> bool:
         """Shows `text` and asks. Raises Declined at a no, or where nobody can be asked; `again`: what to type then."""
-        if yes:
-            return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             message = f"{question} Nobody can be asked: this is no terminal"
             raise Declined(message, detail=text, help=f"{again} --yes")
@@ -55,9 +53,9 @@ class Work:
             raise Declined("the answer was no", help=f"{again} --yes")
         return True
 
-    def confirm(self, *, yes: bool, again: str) -> Callable[[Changes], bool]:
-        """The library's question whether changes shall be made."""
-        return lambda changes: self.ask(changes_text(changes), "Make these changes?", yes=yes, again=again)
+    def confirm(self, *, yes: bool, again: str) -> Confirm | None:
+        """The library's question whether changes shall be made; with `yes` there is none."""
+        return None if yes else lambda changes: self.ask(changes_text(changes), "Make these changes?", again=again)
 
     def emit_outcome(self, name: str) -> None:
         """What the command leaves behind, to stdout; after the progress has ended."""
@@ -92,11 +90,8 @@ def emit(options: Options, text: str, data: object) -> None:
 
 def changes_text(changes: Changes) -> str:
     """What changed in the file, and what OpenTofu would do about it."""
-    lines: list[str] = []
-    if changes.spec:
-        lines += ["The configuration file has changed:", *(f"  {line}" for line in changes.spec)]
-    if changes.plan is not None:
-        lines += ["OpenTofu's plan:", *(f"  {line}" for line in plan_lines(changes.plan))]
+    lines = ["The configuration file has changed:", *(f"  {line}" for line in changes.spec)] if changes.spec else []
+    lines += ["OpenTofu's plan:", *(f"  {line}" for line in plan_lines(changes.plan))]
     return printable("\n".join(lines))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deployer.cli.main import main
-from deployer.cli.program import COMMANDS
+from deployer.cli.program import program as group
 from tests.watching import until
 
 PROGRAM = (sys.executable, "-m", "deployer.cli.main")
@@ -98,7 +98,7 @@ def demo(deployer: Deployer, project: Path) -> Path:
 
 def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project: Path) -> None:
     assert program("init") == Result(0, "Wrote demo.yml\nNext: deployer up demo.yml\n", "")
-    assert program("validate", "-f", "demo.yml").out.startswith("demo.yml: ok\n  name       demo\n")
+    assert program("validate", "-f", "demo.yml").out.startswith("demo.yml: ok, environment demo\n")
     assert program("create", "-f", "demo.yml").out.startswith("demo: created\n")
     assert program("status", "demo") == Result(0, "created\n", "")
     assert "state      created" in program("show", "demo").out
@@ -112,7 +112,7 @@ def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project:
 
 
 BAD_INPUT: list[tuple[list[str], int, str]] = [
-    (["statsu"], 2, "there is no command 'statsu'; did you mean status?"),
+    (["statsu"], 2, "no such command 'statsu'"),
     (["status"], 2, "missing argument 'NAME'"),
     (["status", "demo", "--bogus"], 2, "no such option"),
     (["--output", "xml", "list"], 2, "'xml' is not one of"),
@@ -126,9 +126,7 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["configure", "demo"], 3, "configure cannot start from the state created"),
     (["ssh", "demo"], 3, "no hosts to log in to"),
     (["provision"], 2, "give the environment's NAME, or a file with -f FILE"),
-    (["provision", "other", "-f", "demo.yml"], 2, "other"),
-    (["logs", "demo", "--run", "9"], 2, "no such run"),
-    (["logs", "demo", "--run", "0"], 2, "is not in the range"),
+    (["provision", "other", "-f", "demo.yml"], 2, "file of environment demo, not of other"),
     (["destroy", "demo"], 2, "Nobody can be asked: this is no terminal"),
     (["destroy", "demo", "--yes", "--lock-timeout", "-1"], 2, "is not in the range"),
     (["init"], 2, "exists already"),
@@ -214,7 +212,6 @@ def test_results_as_json(deployer: Deployer, demo: Path) -> None:
     assert data("validate", "-f", "demo.yml")["hosts"] == ["web"]  # type: ignore[index]
     assert data("schema")["type"] == "object"  # type: ignore[index]
     assert data("logs", "demo")["log"].endswith(".log")  # type: ignore[index]
-    assert len(data("logs", "demo", "--list")) == 1  # type: ignore[arg-type]
     assert "_meta" in data("inventory")  # type: ignore[operator]
     assert data("destroy", "demo", "--yes")["state"] == "destroyed"  # type: ignore[index]
 
@@ -230,8 +227,8 @@ def test_progress_as_json_lines(deployer: Deployer, demo: Path) -> None:
 
 def test_progress_in_a_pipe(program: Deployer, demo: Path) -> None:
     lines = program("destroy", "demo", "--yes").err.splitlines()
-    assert lines[0].startswith("demo: destroy, ")
-    assert lines[-1].startswith("demo: destroy done in ")
+    assert lines[0] == "demo: destroy"
+    assert lines[-1].startswith("destroy done, ")
     assert program("create", "-f", "demo.yml", "--progress", "none").err == ""
 
 
@@ -309,7 +306,7 @@ def test_a_locale_without_our_letters(program: Deployer, project: Path) -> None:
 def test_every_command_has_help_with_an_example(deployer: Deployer) -> None:
     commands = deployer("--help").out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
     names = [line.split()[0] for line in commands]
-    assert names == list(COMMANDS)
+    assert names == list(group.commands)
     for name in names:
         told = deployer(name, "--help")
         assert told.code == 0
@@ -331,7 +328,7 @@ def test_the_shell_completes_commands_and_names(program: Deployer, demo: Path) -
 def test_status_leaves_the_heavy_things_alone(demo: Path, project: Path, environ: dict[str, str]) -> None:
     script = (
         "import sys; from deployer.cli.main import main; main(['status', 'demo']);"
-        "print(*sorted({'click', 'yaml', 'ansible_runner', 'python_terraform', 'deployer.config.model',"
+        "print(*sorted({'pydantic', 'yaml', 'ansible_runner', 'python_terraform', 'deployer.config.model',"
         " 'deployer.tofu', 'deployer.ansible', 'deployer.workflows', 'deployer.cli.progress'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=project, env=environ, capture_output=True, text=True)

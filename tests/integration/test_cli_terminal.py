@@ -18,7 +18,7 @@ from deployer.cli.main import main
 # Made-up events, as a run tells them: fast enough for a test, slow enough for the line to be drawn.
 _RUN = """
 import sys, time
-from deployer.cli.choices import Options
+from deployer.cli.options import Options
 from deployer.cli.progress import progress
 from deployer.events import *
 
@@ -86,7 +86,7 @@ def test_the_running_step_is_drawn_and_gone_at_the_end(terminal: Spawn) -> None:
     child = terminal("-c", _RUN)
     child.expect_exact("demo: provision")
     child.expect_exact("[5/8] tofu_apply")
-    child.expect(r"create terraform_data.machine 1 s")
+    child.expect_exact("1.0 s  terraform_data.machine: create")
     child.sendline()
     assert ended(child) == 0
     rest = child.before.split("\x1b[2K")[-1]
@@ -108,7 +108,7 @@ def test_a_narrow_terminal_never_wraps_the_line(terminal: Spawn, columns: int) -
 
 def test_a_resize_is_noticed(terminal: Spawn) -> None:
     child = terminal("-c", _RUN, columns=100)
-    child.expect_exact("create terraform_data.machine")
+    child.expect_exact("terraform_data.machine: create")
     child.setwinsize(24, 20)
     child.expect(r"\r\x1b\[2K[^\r\n\x1b]{1,19}\r\x1b\[2K[^\r\n\x1b]{1,19}\r")
 
@@ -124,7 +124,7 @@ def test_no_color(terminal: Spawn) -> None:
 def test_destroy_asks_and_takes_no_for_an_answer(terminal: Spawn, project: Path) -> None:
     for answer in ("n", "", "what?"):
         with deployer(terminal, project, "destroy", "demo") as child:
-            child.expect_exact("demo is created; nothing has been made")
+            child.expect_exact("demo is created. Nothing has been made.")
             child.expect_exact("Destroy demo? [y/N] ")
             child.sendline(answer)
             child.expect_exact("the answer was no")

@@ -122,7 +122,7 @@ def state_file(where: Arena, chance: random.Random, number: int) -> None:
 
 
 def _read(deployer: Deployer, path: Path) -> None:
-    for look in (deployer.status, deployer.show, deployer.inventory, deployer.logs):
+    for look in (deployer.status, deployer.show, deployer.inventory):
         try:
             look("demo")
         except UnreadableState as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 import pytest
 
-from deployer.cli.choices import Options
 from deployer.cli.failures import as_error, as_json, render
 from deployer.errors import DeployerError, FailureKind, InvalidSpec, Locked, StepFailed
 
@@ -71,7 +70,7 @@ def test_json_has_the_facts_of_the_error() -> None:
     ],
 )
 def test_what_is_not_ours_becomes_ours(error: BaseException, code: int, message: str) -> None:
-    told = as_error(raised(error), Options())
+    told = as_error(raised(error))
     assert told.exit_code == code
     assert told.message == message
 
@@ -80,7 +79,7 @@ def test_a_defect_is_told_in_four_parts_and_its_traceback_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    told = as_error(raised(ZeroDivisionError("secret")), Options())
+    told = as_error(raised(ZeroDivisionError("secret")))
     (file,) = tmp_path.glob("deployer-error-*.log")
     assert "ZeroDivisionError" in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -93,9 +92,4 @@ def test_a_defect_is_told_in_four_parts_and_its_traceback_is_kept(
 
 def test_a_defect_whose_traceback_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    assert "could not be written" in as_error(raised(ZeroDivisionError()), Options()).detail
-
-
-def test_verbose_shows_the_traceback_of_a_defect(capsys: pytest.CaptureFixture[str]) -> None:
-    as_error(raised(ZeroDivisionError()), Options(verbose=True))
-    assert "Traceback" in capsys.readouterr().err
+    assert "could not be written" in as_error(raised(ZeroDivisionError())).detail

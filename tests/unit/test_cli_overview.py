@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployer.app.deployer import Changes
-from deployer.cli.overview import finished_text, hosts_text, show_text
+from deployer.cli.overview import finished_text, show_text
 from deployer.cli.session import changes_text
 from deployer.tofu.stream import Change, Plan
 
@@ -69,15 +69,17 @@ def test_show_says_what_was_interrupted_and_what_failed() -> None:
     failed = show_text({**OVERVIEW, "state": "provision_failed", "failure": failure})
     assert "  failed at  wait_ssh (unreachable)" in failed
     assert "  cause      no answer[2J" in failed
-    busy = show_text({**OVERVIEW, "state": "configuring", "step": "playbook:web", "busy": {"pid": 7, "command": "up"}})
-    assert "  state      configuring, at playbook:web" in busy
-    assert "  busy       pid 7, command up" in busy
 
 
-def test_what_destroy_would_take_away() -> None:
-    assert hosts_text(OVERVIEW) == "its machines: web (127.0.0.1), db (10.0.0.2)"
-    assert hosts_text({"hosts": {}, "resources": "none"}) == "nothing has been made"
-    assert hosts_text({"hosts": {}, "resources": "possible"}) == "machines may exist"
+def test_show_says_who_is_at_work_and_which_tool_works_for_it() -> None:
+    child = {"pid": 8, "started": "0", "doing": "tofu apply", "since": "2020-01-01T00:01:00Z"}
+    holder: dict[str, Any] = {"pid": 7, "command": "up", "step": "tofu_apply", "since": "2020-01-01T00:00:00Z"}
+    lines = show_text({**OVERVIEW, "state": "provisioning", "busy": {**holder, "children": [child]}}).splitlines()
+    assert lines[1] == "  state      provisioning"
+    assert lines[2] == "  busy       up at tofu_apply, pid 7, since 2020-01-01T00:00:00Z"
+    assert lines[3] == "             tofu apply, pid 8, since 2020-01-01T00:01:00Z"
+    between = show_text({**OVERVIEW, "busy": {**holder, "step": "", "children": []}})
+    assert "  busy       up, pid 7, since " in between
 
 
 def test_changes_show_the_file_and_the_plan() -> None:
