@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 import click
 
 from deployer import __version__
@@ -28,6 +30,14 @@ Exit codes:
 class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # click would sort them
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        close = difflib.get_close_matches(args[0], self.commands, n=1)
+        if close and close != args[:1]:
+            raise click.UsageError(f"no such command {args[0][:60]!r}; did you mean {close[0]}?", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Group, params=[*COMMON], epilog=_EPILOG, invoke_without_command=True)

@@ -33,6 +33,7 @@ class CloudInit:
 # shell. While cloud-init is at work it watches cloud-init's own files for some seconds first: that spares an emulated
 # machine a handshake and a Python start for each poll. A process left over in the final stage's control group is most
 # often a reboot that cloud-init is about to ask for: the three seconds given to it keep us from calling that "done".
+# The sync is for a machine that loses its power soon after: it came back with empty host keys, and let nobody in.
 REPORT_COMMAND = (
     "exec sh -c 'd=/run/cloud-init; n=0;"
     " while test -e $d/status.json -a $n -lt 10; do test -e $d/result.json && break; sleep 0.5; n=$((n+1)); done; n=0;"
@@ -42,7 +43,7 @@ REPORT_COMMAND = (
     ' done; s="too old, no JSON";'
     " command -v cloud-init >/dev/null || s=absent;"
     ' test "$(systemctl is-system-running 2>/dev/null)" = stopping && s="going down";'
-    ' echo; echo "deployer-report $s";'
+    ' test -e $d/result.json && sync; echo; echo "deployer-report $s";'
     " case $s in too*) cloud-init status --format json 2>/dev/null ;; esac; exit 0'"
 )
 _REPORT = re.compile(r"^deployer-report (.*)$", re.MULTILINE)  # a login shell may print before us

@@ -76,6 +76,31 @@ class FleetHost:
         self.stop()
         raise RuntimeError(f"sshd of {self.name} does not answer: {self.log}")
 
+    @contextlib.contextmanager
+    def away(self) -> Generator[None]:
+        """Nobody answers meanwhile."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextlib.contextmanager
+    def another(self) -> Generator[None]:
+        """Another machine answers meanwhile, by its host key."""
+        files = [self.directory / "host_key", self.directory / "host_key.pub"]
+        before = [file.read_bytes() for file in files]
+        self.stop()
+        self.new_host_key()
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            for file, data in zip(files, before, strict=True):
+                file.write_bytes(data)
+            self.start()
+
     def stop(self) -> None:
         """Ends the listener; sessions that are open stay open."""
         if self._process:

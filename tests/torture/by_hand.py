@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from deployer.environment import Resources
@@ -150,8 +151,9 @@ def sections(page: str) -> dict[str, list[str]]:
 
 
 def noticed(where: Arena, chance: random.Random, number: int) -> None:
-    """destroy, apply, a lost machine, a stopped sshd: `show --refresh` says it, and the next command does right."""
-    how = ("destroyed", "applied", "tainted", "unreachable")[number % 4]
+    """destroy, apply, taint, a stopped sshd, another one in its place: `show --refresh` says it, and the next command
+    does right."""
+    how = ("destroyed", "applied", "tainted", "unreachable", "another")[number % 5]
     with where.world() as world:
         ok(world.run("provision", "demo"))
         tofu = world.environment / "tofu"
@@ -162,15 +164,11 @@ def noticed(where: Arena, chance: random.Random, number: int) -> None:
         if how in scripts:
             result = world.shell(f"cd {tofu} && {scripts[how]}")
             assert result.returncode == 0, result
-        else:
-            where.host.stop()
-        try:
+        others = {"unreachable": where.host.away, "another": where.host.another}
+        with others.get(how, nullcontext)():
             shown = ok(world.run("show", "demo", "--refresh")).out
-        finally:
-            if how == "unreachable":
-                where.host.start()
         words = {"destroyed": "would create", "applied": "same: OpenTofu finds everything", "tainted": "would replace",
-                 "unreachable": "web1 does not answer"}  # fmt: skip
+                 "unreachable": "web1 does not answer", "another": "another machine than web1 answers"}  # fmt: skip
         assert words[how] in shown, shown
         assert world.state() == "provisioned", "looking changes nothing"
         if number % 2:
@@ -191,9 +189,9 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(
         "by_hand.noticed",
         8,
-        "destroyed, applied, tainted by hand; unreachable",
-        "tofu typed in the folder; sshd stopped",
+        "destroyed, applied, tainted by hand; unreachable; another machine at the address",
+        "tofu typed in the folder; sshd stopped, or started with another key",
         noticed,
-        4,
+        5,
     ),
 )
