@@ -22,13 +22,12 @@ def _changes(prefix: str, old: Mapping[str, object], new: Mapping[str, object]) 
         where, before, after = prefix + key, old.get(key), new.get(key)
         if key not in new:
             yield f"{where}: removed"
-        elif key not in old:
-            yield f"{where}: added"
         elif isinstance(before, Mapping) and isinstance(after, Mapping) and not _hidden(where):
             yield from _changes(f"{where}.", before, after)
         elif _text(before) != _text(after):
             shown = not (_hidden(where) or isinstance(before, Mapping) or isinstance(after, Mapping))
-            yield f"{where}: {_text(before)} -> {_text(after)}" if shown else f"{where}: changed"
+            what = "changed" if key in old else "added"
+            yield f"{where}: {_text(before)} -> {_text(after)}" if shown else f"{where}: {what}"
 
 
 def _hidden(where: str) -> bool:

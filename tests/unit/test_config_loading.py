@@ -310,13 +310,13 @@ def test_changes_are_told_without_secrets() -> None:
         "hosts.web.ports.0: none -> [1]",
         "hosts.web.options.k: changed",
         "hosts.old: removed",
-        "hosts.db: changed",
+        "hosts.db: added",
         "cloud_init: changed",
         'configure.playbooks: ["base"] -> ["base", "web"]',
         "configure.variables.greeting: changed",
         "configure.variables.gone: removed",
         "configure.variables.same: changed",
-        "configure.variables.new: changed",
+        "configure.variables.new: added",
         'ssh.private_key: none -> "~/key"',
     )
     assert spec_changes(OLD, OLD) == ()
