@@ -115,7 +115,8 @@ class Tofu:
         if holder := locked_by(self.folder):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
         outcome = self._run(name, argv, limit, decode)
-        if outcome.returncode not in (0, 2):  # 2: a plan that would change something
+        fine = (0, 2) if name in ("plan", "refresh") else (0,)  # 2: it would change something
+        if outcome.returncode not in fine:
             raise decoder.failure(name, _last_words(outcome))
         return decoder, outcome.returncode
 
