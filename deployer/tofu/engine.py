@@ -71,14 +71,14 @@ class Tofu:
     def plan(self, out: Path | None = None) -> Plan:
         """What an apply would do; saved to `out` where given. Without it, nothing is locked."""
         argv = self._commands.plan(out)
-        decoder, code = self._streamed("plan", argv, self.limits.plan, fine=(0, 2))
+        decoder, code = self._streamed("plan", argv, self.limits.plan)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         return Plan(tuple(decoder.planned)) if decoder.planned or code == 0 else _OUTPUTS_CHANGE
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Changes nothing."""
         argv = self._commands.plan(refresh_only=True)
-        return tuple(self._streamed("refresh", argv, self.limits.plan, fine=(0, 2))[0].drift)
+        return tuple(self._streamed("refresh", argv, self.limits.plan)[0].drift)
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
         """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
@@ -105,10 +105,7 @@ class Tofu:
         outcome = self._run(name, argv, self.limits.plan, lines.append)
         return outcome, "\n".join(lines)
 
-    def _streamed(
-        self, name: str, argv: tuple[str, ...], limit: float, *, fine: tuple[int, ...] = (0,)
-    ) -> tuple[Decoder, int]:
-        """`fine`: the exit codes of a good end. A plan's 2 is one, an apply's may be a crash (Go's own)."""
+    def _streamed(self, name: str, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder()
 
         def decode(text: str) -> None:
@@ -118,6 +115,7 @@ class Tofu:
         if holder := locked_by(self.folder):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
         outcome = self._run(name, argv, limit, decode)
+        fine = (0, 2) if name in ("plan", "refresh") else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine:
             raise decoder.failure(name, _last_words(outcome))
         return decoder, outcome.returncode

