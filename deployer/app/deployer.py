@@ -126,6 +126,10 @@ class Deployer(Reading):
             why = "its destruction must be finished, and it be created anew"
             raise _wrong(before, "provision", why, next_commands(before)[0])
         spec, directory, changed = wanted.spec, wanted.directory, _differs(before, wanted)
+        made_by = self._spec(before).provider
+        if before.resources != "none" and made_by.name != spec.provider.name:
+            why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
+            raise _wrong(before, "a change of provider", why, f"deployer destroy {before.name}    # and then up")
         tofu = self._tofu(session.folder, spec, session)
         settled = isinstance(before, (states.Provisioned, states.Configured, states.ConfigureFailed))
         if settled or (changed and before.resources != "none"):

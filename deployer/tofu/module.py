@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ _MANIFEST = ".deployer-module.json"
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
+_LOCAL_SOURCE = re.compile(r'^\s*source\s*=\s*"(\.{1,2}/[^"]*)"', re.MULTILINE)
 
 
 def copy_module(source: Path, folder: Path) -> bool:
@@ -25,7 +27,7 @@ def copy_module(source: Path, folder: Path) -> bool:
     lies there stay as they are.
 
     Files that an earlier copy brought and the module no longer has are removed. Raises OSError, and StepFailed where
-    the module is not there, or brings a terraform.tfvars.json of its own, which ours would replace.
+    the module is not there, uses a folder outside it, or brings a terraform.tfvars.json, which ours would replace.
     """
     if not source.is_dir():
         raise _unfit(f"the module {source} is not there", "provider.path names that folder")
@@ -35,6 +37,7 @@ def copy_module(source: Path, folder: Path) -> bool:
     if not module_differs(source, folder):
         return False
     before, now = _manifest(folder), _files(source, folder)
+    _see_all_is_inside(source, now)
     for name in now:
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
         for parent in reversed(Path(name).parents):
@@ -68,6 +71,15 @@ def _files(source: Path, folder: Path) -> set[str]:
         folders[:] = [n for n in folders if n not in left_out and here / n not in (folder, *folder.parents)]
         found |= {os.path.relpath(here / name, source) for name in files if name not in left_out}
     return found
+
+
+def _see_all_is_inside(source: Path, names: set[str]) -> None:
+    """What a relative path leads to beside the module is not there beside our copy of it."""
+    for name in sorted(name for name in names if name.endswith((".tf", ".tofu"))):
+        for used in _LOCAL_SOURCE.findall((source / name).read_text(encoding="utf-8", errors="replace")):
+            if os.path.normpath(Path(name).parent / used).startswith(".."):
+                way_out = "deployer works on a copy of the module: move that folder into it, or give its absolute path"
+                raise _unfit(f"{source / name} uses {used}, which lies outside the module", way_out)
 
 
 def _manifest(folder: Path) -> set[str]:

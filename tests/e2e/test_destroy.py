@@ -120,3 +120,17 @@ def test_a_name_is_free_again(made: Project) -> None:
     assert made.state["failure"]["step"] == "wait_ssh"
     assert thing(made).exists()
     made.run("destroy", NAME, "--yes")
+
+
+def test_a_machine_is_not_handed_to_another_provider(made: Project) -> None:
+    """Its destroy provisioners would have gone with the module that made it, and OpenTofu forgets it without them."""
+    before = made.state_file.read_bytes()
+    made.write(provider="existing", hosts={"web": {"address": "127.0.0.1", "port": 9}}, timeouts={"ssh": 1})
+    told = made.run("up", f"{NAME}.yml", "--yes", code=3)
+    assert "only ./infra knows how to remove them" in told.err
+    assert f"deployer destroy {NAME}" in told.err
+    assert made.state_file.read_bytes() == before
+    made.run("destroy", NAME, "--yes")
+    assert not thing(made).exists()
+    made.run("up", f"{NAME}.yml", code=1)
+    assert made.state["failure"]["step"] == "wait_ssh"

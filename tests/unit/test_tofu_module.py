@@ -82,6 +82,16 @@ def test_a_manifest_that_a_crash_left_removes_nothing(source: Path, folder: Path
     assert not module_differs(source, folder)
 
 
+def test_a_module_that_uses_a_folder_outside_it_is_refused(source: Path, folder: Path) -> None:
+    """In the copy that path leads into the environment's folder, and OpenTofu would only say that nothing is there."""
+    (source / "modules" / "net" / "main.tf").write_text('module "a" {\n  source = "../disk"\n}\n')
+    copy_module(source, folder)  # from one of its folders into another
+    (source / "vm.tf").write_text('module "vm" {\n  source = "../shared/vm"\n}\n')
+    with pytest.raises(StepFailed, match=r"infra/vm\.tf uses \.\./shared/vm, which lies outside the module"):
+        copy_module(source, folder)
+    assert "vm.tf" not in names(folder)
+
+
 def test_a_module_with_our_variables_file_is_refused(source: Path, folder: Path) -> None:
     (source / "terraform.tfvars.json").write_text("{}")
     with pytest.raises(StepFailed, match=r"has a terraform\.tfvars\.json") as caught:
