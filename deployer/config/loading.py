@@ -62,7 +62,7 @@ def located(directory: Path, name: str) -> Path:
 
 
 def _refused(path: Path, complaints: Iterable[Complaint]) -> InvalidSpec:
-    file = printable(os.path.relpath(path))
+    file = printable(min(str(path), os.path.relpath(path), key=len))
     next_command = f"deployer validate -f {shlex.quote(file)}" if os.path.isfile(path) else "deployer init"
     return InvalidSpec(f"{file} cannot be used", complaints=listed(complaints, file), help=next_command)
 
