@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from deployer.process import Interrupts
 from deployer.tofu.binary import find_engine
-from tests.torture.arena import arena
-from tests.torture.campaign import ATTACKS, Book, campaign
+from tests.torture.campaign import ATTACKS, Book, Share, work
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
@@ -27,6 +30,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--only", default="", help="attacks whose name begins so: kills, disks.full, ...")
     parser.add_argument("--every", action="store_true", help="each boundary once, however long that takes")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the trials")
     parser.add_argument("--trial", type=int, help="this trial alone")
     parser.add_argument("--short", action="store_true", help="crowds and lives of the size that the quick suite has")
     parser.add_argument("--write", action="store_true", help="put the counts into docs/reliability.md")
@@ -45,13 +49,12 @@ def main() -> int:
     book = Book(options.seed)
     print(f"seed {options.seed}, engine {engine.path} {engine.version}", flush=True)
     began = time.monotonic()
-    with arena(str(engine.path), long=not options.short) as where:
-        if options.trial is not None:
-            for attack in attacks:
-                book.trial(attack, where, options.trial)
-        else:
-            campaign(where, book, options.minutes, attacks, every=options.every)
-        counts = dict(where.counts)
+    counts: Counter[str] = Counter()
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        shares = [Share(part, options.jobs) for part in range(options.jobs)]
+        for found, inside in pool.map(partial(work, str(engine.path), options), shares):
+            book.add(found)
+            counts.update(inside)
     minutes = (time.monotonic() - began) / 60
     for attack in attacks:
         for loss in book.losses.get(attack.name, ()):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.torture import (
@@ -21,7 +22,7 @@ from tests.torture import (
     secrets,
     timing,
 )
-from tests.torture.arena import Arena, Attack, perform
+from tests.torture.arena import Arena, Attack, arena, perform
 
 ATTACKS: tuple[Attack, ...] = tuple(
     sorted(
@@ -82,6 +83,12 @@ class Book:
             return False
         return True
 
+    def add(self, other: Book) -> None:
+        """What another process has seen of the same campaign."""
+        self.trials.update(other.trials)
+        for name, losses in other.losses.items():
+            self.losses.setdefault(name, []).extend(losses)
+
     def table(self, attacks: Sequence[Attack] = ATTACKS) -> str:
         """The table of docs/reliability.md."""
         lines = ["| Point | Fault | How it is injected | Times | Found |", "|---|---|---|---|---|"]
@@ -95,29 +102,51 @@ class Book:
         return "\n".join(lines)
 
 
-def campaign(where: Arena, book: Book, minutes: float, attacks: Sequence[Attack], *, every: bool = False) -> None:
-    """Round after round: of each attack as many trials as its slice has, with numbers that go on, until time is up.
+@dataclass(frozen=True)
+class Share:
+    """The `part`-th of `parts` equal ones (from 0): the trials with these numbers are made by one process."""
 
-    `every`: instead, each attack that goes through the boundaries of a command meets each of them, those of mere logs
-    left out; the others have one slice. `minutes` is no limit then.
-    """
-    if every:
-        for attack in attacks:
-            boundaries = [b for b in where.clean(attack.command) if not b.is_log] if attack.command else []
-            for _ in range(len(boundaries) * attack.each or attack.slice):
-                _trial(where, book, attack)
-        return
-    end = time.monotonic() + minutes * 60
+    part: int = 0
+    parts: int = 1
+
+
+def work(engine: str, options: argparse.Namespace, share: Share) -> tuple[Book, Counter[str]]:
+    """A process's share of what the command line asks for, in an arena of its own."""
+    attacks, book = [attack for attack in ATTACKS if attack.name.startswith(options.only)], Book(options.seed)
+    with arena(engine, long=not options.short) as where:
+        if options.trial is not None:
+            numbered = iter([(attack, int(options.trial)) for attack in attacks])
+        elif options.every:
+            numbered = _each_boundary(where, attacks, share)
+        else:
+            numbered = _rounds(attacks, time.monotonic() + options.minutes * 60, share)
+        for attack, number in numbered:
+            _trial(where, book, attack, number)
+        return book, where.counts
+
+
+def _rounds(attacks: Sequence[Attack], end: float, share: Share) -> Iterator[tuple[Attack, int]]:
+    """Round after round: of each attack as many trials as its slice has, with numbers that go on, until time is up."""
+    made: Counter[str] = Counter()
     while True:
         for attack in attacks:
             for _ in range(attack.slice):
                 if time.monotonic() >= end:
                     return
-                _trial(where, book, attack)
+                yield attack, made[attack.name] * share.parts + share.part
+                made[attack.name] += 1
 
 
-def _trial(where: Arena, book: Book, attack: Attack) -> None:
-    began, number = time.monotonic(), book.trials[attack.name]
+def _each_boundary(where: Arena, attacks: Sequence[Attack], share: Share) -> Iterator[tuple[Attack, int]]:
+    """Attacks that go through the boundaries of a command meet each, those of mere logs left out; others a slice."""
+    for attack in attacks:
+        boundaries = [b for b in where.clean(attack.command) if not b.is_log] if attack.command else []
+        for number in range(share.part, len(boundaries) * attack.each or attack.slice, share.parts):
+            yield attack, number
+
+
+def _trial(where: Arena, book: Book, attack: Attack, number: int) -> None:
+    began = time.monotonic()
     fine = book.trial(attack, where, number)
     took = time.monotonic() - began
     print(f"{attack.name:22} {number:5} {took:6.1f} s  {'held' if fine else 'LOST'}", flush=True)
