@@ -91,6 +91,9 @@ def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
     for host, machine in spec.hosts.items():
         if provider.name == "existing" and machine.address is None:
             yield ("hosts", host), "the provider existing needs this host's address"
+        for option in ("address", "port", "user"):
+            if provider.name == "local" and getattr(machine, option) is not None:
+                yield ("hosts", host, option), "only for machines that exist (provider: existing)"
         for here, _ in machine.forwards:
             if here and here in taken:
                 problem = f"port {here} of this computer leads to {taken[here]} already; 0 takes any free port"

@@ -173,6 +173,10 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         (MINIMAL + "provider: existing\n", "demo.yml:2: hosts.web: the provider existing needs this host's address"),
         (
+            "name: demo\nhosts: {web: {address: 10.0.0.1}}\n",
+            "demo.yml:2: hosts.web.address: only for machines that exist (provider: existing)",
+        ),
+        (
             MINIMAL + "configure: {playbooks: base}\n",
             (
                 "demo.yml:3: configure.playbooks: Input should be a valid array "
