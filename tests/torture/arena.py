@@ -124,6 +124,12 @@ class Arena:
             self._kept[name] = make()
         return self._kept[name]
 
+    def provisioned(self) -> World:
+        """A world whose machine waits for its playbook."""
+        world = self.new_world(playbook=PLAYBOOK)
+        ok(world.run("provision", "demo"))
+        return world
+
     def drop(self, name: str) -> None:
         if world := self._kept.pop(name, None):
             world.close()
