@@ -29,10 +29,10 @@ def compare(
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
     for name, host in environment.hosts.items():
-        where = f"at {host.address} port {host.port}"
+        where, place = f"at {host.address} port {host.port}", (known_hosts, host.address, host.port)
         problem = silence(host.address, host.port)
-        shown = frozenset() if problem else shown_keys(host.address, host.port, environ=environ, interrupts=interrupts)
-        if is_another(known_hosts, host.address, host.port, shown):
+        shown = frozenset() if problem else shown_keys(*place, environ=environ, interrupts=interrupts)
+        if is_another(*place, shown):
             lines.append(f"differs: another machine than {name} answers {where}: it shows another host key")
         elif shown:
             lines.append(f"same: {name} answers {where}")

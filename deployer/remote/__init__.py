@@ -1,8 +1,8 @@
 """Readiness of hosts: TCP, SSH banner, authentication, cloud-init. Knows neither OpenTofu nor Ansible."""
 
 from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
-from deployer.remote.host import silence
-from deployer.remote.host_keys import forget_host_key, is_another, shown_keys
+from deployer.remote.host import shown_keys, silence
+from deployer.remote.host_keys import forget_host_key, is_another
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.remote.ssh import Target, ssh_argv
 

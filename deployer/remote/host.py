@@ -6,7 +6,7 @@ import os
 import shlex
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,8 @@ from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, HostProgress
 from deployer.process import Deadline, Interrupts, Outcome, Request, capture
 from deployer.remote.cloud_init import LOG_COMMAND
-from deployer.remote.host_keys import pin, read_keys, shown_keys
-from deployer.remote.ssh import Target, ssh_argv
+from deployer.remote.host_keys import known_as, pin, read_keys
+from deployer.remote.ssh import Target, host_key_argv, ssh_argv
 from deployer.remote.words import excerpt, one_line
 
 Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
@@ -48,6 +48,21 @@ def silence(address: str, port: int) -> str:
     except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
         return getattr(error, "strerror", None) or str(error)
     return ""
+
+
+def shown_keys(
+    known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
+) -> frozenset[str]:
+    """The host key ("type base64") that what answers there proves to have, of the pinned type if it can; none where it
+    shows none. Raises Interrupted."""
+    name = known_as(address, port)
+    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+        learned = Path(scratch) / "known_hosts"
+        argv = host_key_argv(address, port, pinned=read_keys(known_hosts, name), learned=learned)
+        doing, env = f"asking {one_line(name)} for its host key", {**environ, "LC_ALL": "C"}
+        request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=_CALL, grace=1, kill_after=1)
+        capture(request, interrupts=interrupts)
+        return read_keys(learned, name)
 
 
 class Host:
@@ -134,7 +149,8 @@ class Host:
             return _Attempt("connect", one_line(cause))
         shown = read_keys(learned, target.known_as)
         if pinned:
-            shown = shown_keys(target.address, target.port, environ=os.environ, interrupts=self._halt)
+            where = (target.known_hosts, target.address, target.port)
+            shown = shown_keys(*where, environ=os.environ, interrupts=self._halt)
         if pinned and shown and not shown & pinned:
             name, file = shlex.quote(one_line(target.known_as)), shlex.quote(str(target.known_hosts))
             raise StepFailed(

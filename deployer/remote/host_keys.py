@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.process import Interrupts, Request, capture
 
 _writing = threading.Lock()  # several hosts of one environment are pinned side by side, in one file
 
@@ -33,14 +31,6 @@ def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
     name = known_as(address, port)
     if read_keys(known_hosts, name):
         _write(known_hosts, [line for line in _lines(known_hosts) if not _is_about(line, name)])
-
-
-def shown_keys(address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts) -> frozenset[str]:
-    """The host keys ("type base64") that what answers there shows; none where it shows none. Raises Interrupted."""
-    argv = ("ssh-keyscan", "-T", "5", "-p", str(port), "--", address)
-    request = Request(argv=argv, doing="ssh-keyscan", cwd=Path("/"), env=environ, timeout=30)
-    _, text = capture(request, interrupts=interrupts)
-    return frozenset(" ".join(line.split()[1:3]) for line in text.splitlines() if not line.startswith("#"))
 
 
 def is_another(known_hosts: Path, address: str, port: int, shown: frozenset[str]) -> bool:

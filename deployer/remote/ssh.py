@@ -42,20 +42,49 @@ def ssh_argv(target: Target, *command: str, interactive: bool = False, patience:
     options = (
         f"IdentityFile={_quoted(target.private_key)}",  # with -i a path that needs expanding is not found
         "IdentitiesOnly=yes",
-        "PasswordAuthentication=no",
-        "KbdInteractiveAuthentication=no",
         f"UserKnownHostsFile={_quoted(target.known_hosts)}",
-        "GlobalKnownHostsFile=/dev/null",
         # accept-new alone would also take a key of another type for a host that is pinned already.
         f"StrictHostKeyChecking={'yes' if target.pinned else 'accept-new'}",
+        f"User={target.user}",
         f"ConnectTimeout={patience}",
-        "ServerAliveInterval=5",
-        "LogLevel=ERROR",
-        *(() if interactive else ("BatchMode=yes", "RequestTTY=no")),
+        *(() if interactive else _SILENT),
     )
+    return _argv(options, target.address, target.port, *command)
+
+
+def host_key_argv(address: str, port: int, *, pinned: frozenset[str], learned: Path) -> tuple[str, ...]:
+    """Has what answers there prove its host key, which ssh writes to `learned`; offers it no key of ours.
+
+    Not ssh-keyscan: that asks for each type on a connection of its own, and where one of them breaks the others look
+    like the keys of another machine.
+    """
+    # Without a preference for the type that is pinned, a host with several keys would show another one.
+    kinds = ",".join(sorted({key.split()[0] for key in pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
+    options = (
+        f"UserKnownHostsFile={_quoted(learned)}",
+        "StrictHostKeyChecking=accept-new",
+        "PubkeyAuthentication=no",
+        "ConnectTimeout=10",
+        *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()),
+        *_SILENT,
+    )
+    return _argv(options, address, port, "true")
+
+
+_SILENT = ("BatchMode=yes", "RequestTTY=no")
+_ALWAYS = (
+    "PasswordAuthentication=no",
+    "KbdInteractiveAuthentication=no",
+    "GlobalKnownHostsFile=/dev/null",
+    "ServerAliveInterval=5",
+    "LogLevel=ERROR",
+)
+
+
+def _argv(options: tuple[str, ...], address: str, port: int, *command: str) -> tuple[str, ...]:
+    words = (word for option in (*options, *_ALWAYS) for word in ("-o", option))
     # No configuration file is read (-F none): the same command must do the same on every computer.
-    login = ("ssh", "-F", "none", "-p", str(target.port), "-l", target.user)
-    return (*login, *(word for option in options for word in ("-o", option)), "--", target.address, *command)
+    return ("ssh", "-F", "none", "-p", str(port), *words, "--", address, *command)
 
 
 def _quoted(path: Path) -> str:

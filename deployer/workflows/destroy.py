@@ -69,11 +69,11 @@ def _see_nobody_answers(run: Run[Destroying]) -> None:
     lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
     session = run.session
     for name, host in run.environment.hosts.items():
-        where = (host.address, host.port)
-        if silence(*where):
+        if silence(host.address, host.port):
             continue
+        where = (session.folder.known_hosts, host.address, host.port)
         shown = shown_keys(*where, environ=session.environ, interrupts=session.interrupts)
-        if not is_another(session.folder.known_hosts, *where, shown):
+        if not is_another(*where, shown):
             problem = (
                 f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy"
             )

@@ -204,9 +204,10 @@ def test_a_login_without_a_shell_is_told(world: World) -> None:
 
 def test_another_machine_at_the_address_is_told_from_ours(world: World) -> None:
     def another() -> bool:
-        target, environ = world.target(), dict(os.environ)
-        shown = shown_keys(target.address, target.port, environ=environ, interrupts=world.interrupts)
-        return is_another(target.known_hosts, target.address, target.port, shown)
+        target = world.target()
+        where = (target.known_hosts, target.address, target.port)
+        shown = shown_keys(*where, environ=os.environ, interrupts=world.interrupts)
+        return is_another(*where, shown)
 
     assert not another(), "nothing is pinned yet: it may be ours"
     world.wait()

@@ -11,6 +11,7 @@ import pytest
 from deployer.errors import StepFailed
 from deployer.remote import Target, forget_host_key, ssh_argv
 from deployer.remote.host_keys import known_as, pin, read_keys
+from deployer.remote.ssh import host_key_argv
 from deployer.remote.words import excerpt, one_line
 from tests.machines import make_key_pair
 
@@ -70,6 +71,13 @@ def test_the_users_configuration_is_not_read_and_nothing_is_asked(tmp_path: Path
 def test_an_address_is_never_taken_for_an_option(tmp_path: Path) -> None:
     argv = ssh_argv(replace(target(tmp_path), address="-oProxyCommand=touch x"), "uptime")
     assert argv[-3:] == ("--", "-oProxyCommand=touch x", "uptime")
+
+
+def test_the_type_that_is_pinned_is_asked_for(tmp_path: Path) -> None:
+    """A host has keys of several types: another one than the pinned one does not make it another machine."""
+    options = understood(host_key_argv("192.0.2.7", 2222, pinned=frozenset({RSA}), learned=tmp_path / "learned"))
+    assert options["hostkeyalgorithms"].startswith("rsa-sha2-512,rsa-sha2-256,")
+    assert options["pubkeyauthentication"] == "false"
 
 
 def test_keys_are_read_by_name(tmp_path: Path) -> None:
