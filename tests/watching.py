@@ -19,24 +19,35 @@ def until(condition: Callable[[], object], seconds: float = 60, what: str = "wha
 
 
 @contextmanager
-def command_lines() -> Iterator[set[bytes]]:
-    """All command lines of all processes meanwhile, as /proc has them."""
-    seen: set[bytes] = set()
+def meanwhile(look: Callable[[], None]) -> Iterator[None]:
+    """Looks again and again, in a thread of its own, until the block ends."""
     over = threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            # Not glob: it looks at each path itself, and a process that ends meanwhile ends the watch.
-            for process in filter(str.isdigit, os.listdir("/proc")):
-                try:
-                    seen.add(Path("/proc", process, "cmdline").read_bytes())
-                except OSError:
-                    continue
+            look()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield seen
+        yield
     finally:
         over.set()
         watcher.join()
+
+
+@contextmanager
+def command_lines() -> Iterator[set[bytes]]:
+    """All command lines of all processes meanwhile, as /proc has them."""
+    seen: set[bytes] = set()
+
+    def look() -> None:
+        # Not glob: it looks at each path itself, and a process that ends meanwhile ends the watch.
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                seen.add(Path("/proc", process, "cmdline").read_bytes())
+            except OSError:
+                continue
+
+    with meanwhile(look):
+        yield seen

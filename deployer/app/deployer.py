@@ -126,13 +126,13 @@ class Deployer(Reading):
             why = "its destruction must be finished, and it be created anew"
             raise _wrong(before, "provision", why, next_commands(before)[0])
         spec, directory, changed = wanted.spec, wanted.directory, _differs(before, wanted)
-        made_by = self._spec(before).provider
-        if before.resources != "none" and made_by.name != spec.provider.name:
+        remakes = changed and before.resources != "none"
+        if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
             why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
             raise _wrong(before, "a change of provider", why, f"deployer destroy {before.name}    # and then up")
         tofu = self._tofu(session.folder, spec, session)
         settled = isinstance(before, (states.Provisioned, states.Configured, states.ConfigureFailed))
-        if settled or (changed and before.resources != "none"):
+        if settled or remakes:
             try:
                 changes = Changes(spec_changes(before.spec, wanted.data), _preview(session, wanted, tofu))
                 nothing = settled and not changed and changes.plan.empty

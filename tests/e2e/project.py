@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ import yaml
 
 from tests.machines import MODULE
 from tests.machines.container.machine import Process, Record
-from tests.watching import until
+from tests.watching import meanwhile, until
 
 PROGRAM = Path(sys.executable).parent / "deployer"
 NAME = "box"
@@ -212,25 +211,19 @@ class Project:
 def watched(path: Path) -> Iterator[list[str]]:
     """Every text that is seen in a file which is replaced again and again, without repetitions."""
     seen: list[str] = []
-    done = threading.Event()
+    last: tuple[int, int] | None = None
 
     def look() -> None:
-        last: tuple[int, int] | None = None
-        while not done.is_set():
-            with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                if (stat.st_ino, stat.st_mtime_ns) != last:
-                    last = stat.st_ino, stat.st_mtime_ns
-                    seen.append(path.read_text())
-            time.sleep(0.0005)
+        nonlocal last
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            if (stat.st_ino, stat.st_mtime_ns) != last:
+                last = stat.st_ino, stat.st_mtime_ns
+                seen.append(path.read_text())
+        time.sleep(0.0005)
 
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
+    with meanwhile(look):
         yield seen
-    finally:
-        done.set()
-        watcher.join()
 
 
 def plain(text: str) -> str:

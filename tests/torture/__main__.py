@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deployer.process import Interrupts
 from deployer.tofu.binary import find_engine
-from tests.torture.campaign import ATTACKS, Book, Share, work
+from tests.torture.campaign import Book, Share, chosen, work
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="crowds and lives of the size that the quick suite has")
     parser.add_argument("--write", action="store_true", help="put the counts into docs/reliability.md")
     options = parser.parse_args()
-    attacks = [attack for attack in ATTACKS if attack.name.startswith(options.only)]
+    attacks = chosen(options.only)
     if not attacks or os.geteuid() != 0 or sys.platform != "linux":
         print(
             "no such attack" if not attacks else "this needs root on Linux: it mounts disks and starts an sshd",

@@ -110,9 +110,14 @@ class Share:
     parts: int = 1
 
 
+def chosen(beginning: str) -> list[Attack]:
+    """The attacks whose names begin so."""
+    return [attack for attack in ATTACKS if attack.name.startswith(beginning)]
+
+
 def work(engine: str, options: argparse.Namespace, share: Share) -> tuple[Book, Counter[str]]:
     """A process's share of what the command line asks for, in an arena of its own."""
-    attacks, book = [attack for attack in ATTACKS if attack.name.startswith(options.only)], Book(options.seed)
+    attacks, book = chosen(options.only), Book(options.seed)
     with arena(engine, long=not options.short) as where:
         if options.trial is not None:
             numbered = iter([(attack, int(options.trial)) for attack in attacks])
