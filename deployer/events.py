@@ -18,6 +18,12 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
 
 
+def one_line(text: str, longest: int = 600) -> str:
+    """`text` on one line of at most `longest` characters, without anything that commands a terminal."""
+    flat = " ".join(printable(text[: 20 * longest]).split())
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """Something that happened, at a UTC instant, to one environment (empty where none is concerned), in one run."""

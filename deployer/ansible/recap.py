@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from deployer.ansible.results import Record
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import Notice, Output, Report, TaskProgress, printable
-
-LONGEST_MESSAGE = 400
+from deployer.events import Notice, Output, Report, TaskProgress, one_line, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Findings:
             case {"type": "line", "text": text}:
                 self._line(self._clean(text))
             case {"type": "task", "task": task, "status": status, "host": host, "message": message}:
-                self._task(self._clean(task), status, printable(host), _bounded(self._clean(message)))
+                self._task(self._clean(task), status, printable(host), one_line(self._clean(message)))
             case {"type": "notice", "message": message}:
                 self._report(Notice(message=f"{self._step}: {self._clean(message)}", level="warning"))
             case {"type": "recap", **counts}:
@@ -56,7 +54,7 @@ class Findings:
     def _line(self, text: str) -> None:
         self._lines.append(text)
         if text.startswith(("[ERROR]: ", "ERROR! ")):
-            self._error = _bounded(text.partition(" ")[2])
+            self._error = one_line(text.partition(" ")[2])
         elif text.startswith("Origin: ") and self._error and " (" + text[8:] not in self._error:
             self._error += f" ({text[8:]})"
         self._report(Output(source="ansible", line=text))
@@ -91,9 +89,5 @@ class Findings:
         kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
         if self._returncode in (None, 127, 250):
             kind, what = FailureKind.TOOL, "Ansible died"
-        detail = self._error or _bounded(next(filter(str.strip, reversed(self._lines)), "no message"))
+        detail = self._error or one_line(next(filter(str.strip, reversed(self._lines)), "no message"))
         return StepFailed(f"{self._step}: {what}", kind=kind, detail=detail, excerpt="\n".join(self._lines))
-
-
-def _bounded(text: str) -> str:
-    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from deployer import environment as states
 from deployer.app.overview import finished_steps
@@ -38,6 +38,9 @@ class Changes:
 
 
 Confirm = Callable[[Changes], bool]
+E = TypeVar("E", bound=states.Environment)
+# Provisioning is over: what is left to do is Ansible's, unless the file or OpenTofu says otherwise.
+_SETTLED = (states.Provisioned, states.Configuring, states.Configured, states.ConfigureFailed)
 
 
 class Deployer(Reading):
@@ -65,7 +68,8 @@ class Deployer(Reading):
         name, accepted = self._named(file_or_name)
         with self._session(name, "provision") as session:
             before = self._held(session)
-            return self._provision(session, before, accepted or self._saved(before), from_start, confirm)
+            after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
+            return self._unchanged(after) if after is before else after
 
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
@@ -82,13 +86,10 @@ class Deployer(Reading):
             if accepted and (found is None or isinstance(found, Destroyed)):
                 found = _create(session, found, accepted)
             before = found or self._held(session)
-            wanted = accepted or self._saved(before)
-            made = isinstance(before, (states.Provisioned, states.Configuring, states.ConfigureFailed))
-            if not made or from_start or _differs(before, wanted):
-                before = self._provision(session, before, wanted, from_start, confirm)
-            if isinstance(before, states.Configured):  # there was nothing to do
-                return before
-            return self._configure(session, before, from_start)
+            after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
+            if isinstance(after, states.Configured):
+                return self._unchanged(after)
+            return self._configure(session, after, from_start)
 
     def destroy(self, name: str, *, abandon: bool = False) -> Destroyed:
         """Takes everything away. `abandon`: the caller has looked, and nothing exists; OpenTofu is not asked."""
@@ -131,14 +132,12 @@ class Deployer(Reading):
             why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
             raise _wrong(before, "a change of provider", why, f"deployer destroy {before.name}    # and then up")
         tofu = self._tofu(session.folder, spec, session)
-        settled = isinstance(before, (states.Provisioned, states.Configured, states.ConfigureFailed))
+        settled = isinstance(before, _SETTLED)
         if settled or remakes:
             try:
                 changes = Changes(spec_changes(before.spec, wanted.data), _preview(session, wanted, tofu))
                 nothing = settled and not changed and changes.plan.empty
                 if nothing and not from_start:
-                    message = f"nothing to do: environment {before.name} is as its file and OpenTofu say"
-                    self._report(Notice(message=message, environment=before.name))
                     return before
                 if confirm is not None and not nothing and not confirm(changes):
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
@@ -155,13 +154,18 @@ class Deployer(Reading):
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         from deployer.workflows import configure
 
-        if not isinstance(before, (states.Provisioned, states.Configuring, states.Configured, states.ConfigureFailed)):
+        if not isinstance(before, _SETTLED):
             raise _wrong(before, "configure", "its machines are not ready", next_commands(before)[0])
         resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
         done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
         spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
         return configure.configure(Run(session, before, started, configure.steps(spec)), spec)
+
+    def _unchanged(self, environment: E) -> E:
+        message = f"nothing to do: environment {environment.name} is as its file and OpenTofu say"
+        self._report(Notice(message=message, environment=environment.name))
+        return environment
 
     def _put_back(self, session: Session, before: AnyEnvironment, tofu: Tofu) -> None:
         """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is

@@ -85,7 +85,8 @@ def run(
     """
     program = shutil.which(request.argv[0], path=request.env.get("PATH"))
     if program is None:
-        raise ToolMissing(f"{request.argv[0]} was not found", detail=f"it is needed for: {request.doing}")
+        detail = f"it is needed for: {request.doing}"
+        raise ToolMissing(f"{request.argv[0]} was not found", detail=detail, help="deployer doctor")
     argv = (program, *request.argv[1:])
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
@@ -103,7 +104,8 @@ def run(
                 umask=0o077,
             )
         except OSError as error:
-            raise ToolMissing(f"{program} does not start, needed for: {request.doing}", detail=str(error)) from error
+            message = f"{program} does not start, needed for: {request.doing}"
+            raise ToolMissing(message, detail=str(error), help="deployer doctor") from error
         identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
         stopping = _Stopping(request, child, interrupts, on_stopping)
         failure: BaseException | None = None

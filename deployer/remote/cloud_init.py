@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from deployer.remote.words import one_line
+from deployer.events import one_line
 
 
 class CloudInitOutcome(StrEnum):

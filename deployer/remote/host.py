@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import Event, HostProgress
+from deployer.events import Event, HostProgress, one_line, printable
 from deployer.process import Deadline, Interrupts, Outcome, Request, capture
 from deployer.remote.cloud_init import LOG_COMMAND
 from deployer.remote.host_keys import known_as, pin, read_keys
 from deployer.remote.ssh import Target, host_key_argv, ssh_argv
-from deployer.remote.words import excerpt, one_line
 
 Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
 
@@ -167,3 +166,9 @@ class Host:
         found = capture(request, interrupts=self._halt)
         self._halt.check("a call of ssh")
         return found
+
+
+def excerpt(log: str) -> str:
+    """The end of a log as a few printable lines; consoles end theirs with carriage returns."""
+    lines = printable(log.replace("\r", "\n")).split("\n")
+    return "\n".join([line.rstrip() for line in lines if line.strip()][-30:])

@@ -11,12 +11,11 @@ from contextlib import suppress
 from typing import TypeVar
 
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Event, Notice, Report
+from deployer.events import Event, Notice, Report, one_line
 from deployer.process import Deadline, Interrupts
 from deployer.remote.cloud_init import REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
 from deployer.remote.host import Host
 from deployer.remote.ssh import Target
-from deployer.remote.words import one_line
 
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,14 +39,14 @@ def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine
     complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
     for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
         try:
-            return _engine(Path(path).absolute(), interrupts)
+            return _engine(Path(path).absolute(), environ, interrupts)
         except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
             complaint = error
     raise complaint
 
 
-def _engine(path: Path, interrupts: Interrupts) -> Engine:
-    env = {**os.environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
+def _engine(path: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Engine:
+    env = {**environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
     request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
     try:
         _, text = capture(request, interrupts=interrupts)

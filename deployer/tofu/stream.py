@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import Event, Notice, Output, ResourceProgress, printable
+from deployer.events import Event, Notice, Output, ResourceProgress, one_line, printable
 
 _STATUS = {"apply_start": "start", "apply_progress": "progress", "apply_complete": "done", "apply_errored": "failed"}
 
@@ -159,8 +159,3 @@ class Decoder:
 
 def said(text: str) -> Output:
     return Output(source="tofu", line=printable(text))
-
-
-def one_line(text: str, limit: int = 600) -> str:
-    joined = " ".join(printable(text).split())
-    return joined if len(joined) <= limit else joined[: limit - 1] + "…"

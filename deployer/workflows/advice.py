@@ -6,7 +6,8 @@ import contextlib
 import shlex
 from pathlib import Path
 
-from deployer.environment import AnyEnvironment, Destroyed, Environment, Resources
+from deployer.environment import AnyEnvironment, ConfigureFailed, Destroyed, Environment, Resources
+from deployer.errors import FailureKind
 from deployer.events import printable, utc_now
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.state import look
@@ -41,7 +42,10 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
     """Commands to paste, the likeliest first. `environment` is at rest: nobody works on it."""
     if isinstance(environment, Destroyed):
         return (f"deployer create -f {environment.name}.yml",)
-    return tuple(f"deployer {command} {environment.name}" for command in _NEXT[environment.state].split())
+    commands = _NEXT[environment.state]
+    if isinstance(environment, ConfigureFailed) and environment.failure.kind is FailureKind.UNREACHABLE:
+        commands = f"up {commands}"  # which sees to the machines first
+    return tuple(f"deployer {command} {environment.name}" for command in commands.split())
 
 
 def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from deployer import events
 from deployer.environment import AnyEnvironment, Configuring, Destroying, Failed, Failure, InProgress, Provisioning
 from deployer.errors import DeployerError, FailureKind, Interrupted, StepFailed, StorageFailed
-from deployer.events import Event, printable, utc_now
+from deployer.events import Event, one_line, utc_now
 from deployer.process import Interrupts
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.journal import Journal
@@ -136,7 +136,7 @@ class Run(Generic[P]):
         step, seconds = self.environment.progress.step or self._left()[0], _since(self._step_started)
         kind = error.kind if isinstance(error, StepFailed) else FailureKind.TOOL
         said = str(error)
-        cause = " ".join(printable(said).split())[:1000]
+        cause = one_line(said, 1000)
         event = events.StepFailedEvent(step=step, seconds=seconds, failure=str(kind), cause=cause, log=self._log)
         self.session.report(event)
         failed: Failed = self.environment.fail(Failure(step=step, kind=kind, cause=cause, at=utc_now(), log=self._log))

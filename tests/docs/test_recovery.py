@@ -138,7 +138,7 @@ CASES = [
     ),
     Case(interrupted_playbook, "configuring", "playbook:site", "present", "configuring-interrupted"),
     Case(failed_playbook, "configure_failed", "playbook:site", "present", "configure_failed"),
-    Case(lost_machine, "configured", "", "present", "configured-but-a-machine-is-gone"),
+    Case(lost_machine, "configured", "", "present", "a-machine-is-gone"),
     Case(interrupted_destroy, "destroying", "tofu_destroy", "present", "destroying-interrupted", "destroyed"),
     Case(failed_destroy, "destroy_failed", "tofu_destroy", "present", "destroy_failed", "destroyed"),
 ]

@@ -114,6 +114,24 @@ def test_a_playbook_that_fails_and_is_mended(project: Project) -> None:
     assert_failed(project, "configure_failed", "playbook:second", "input", "second.yml", "not there")
 
 
+def test_up_sees_to_the_machines_first(project: Project) -> None:
+    """From `configure_failed` it ran the playbooks on machines that OpenTofu knew to be gone."""
+    project.write(configure={"playbooks": [project.playbook("site", {"command": "cat /etc/not-there"})]})
+    project.run("up", f"{NAME}.yml", code=1)
+    machine = project.machines()["web"]
+    machine.process.end(signal.SIGKILL, 10)
+    told = project.run("configure", NAME, code=1)
+    assert_failed(project, "configure_failed", "playbook:site", "unreachable", "web")
+    assert f"  next:  deployer up {NAME}" in told.err
+    project.tofu("taint", 'terraform_data.machine["web"]')
+    project.playbook("site", {"ping": {}})
+    assert "replace  terraform_data.machine" in project.run("up", NAME, code=2).err
+    assert project.state["state"] == "configure_failed"
+    project.run("up", NAME, "--yes")
+    assert project.state["state"] == "configured"
+    assert project.machines()["web"].process != machine.process
+
+
 def test_a_machine_that_cannot_be_made(project: Project) -> None:
     hosts: dict[str, Any] = {"web": {}, "db": {}}
     project.write(hosts=hosts, provider=project.container(apply_fails=["db"]))

@@ -148,3 +148,13 @@ def test_destroy_outlives_a_change_that_cannot_be_read(where: Arena, what: str) 
         world.run("destroy", "demo", "--yes")
         (world.module / "wrong.tf").unlink(missing_ok=True)
         destroyed(world)
+
+
+def test_a_tool_that_does_not_start_is_told_with_the_next_command(where: Arena) -> None:
+    """Where no process was to be had for `tofu version`, the error ended without what to type."""
+    with where.world() as world:
+        fault = Fault(Boundary("spawn", "tofu-version", 1), "EAGAIN", ("spawn",))
+        done = told(world.run("provision", "demo", fault=fault), "deployer doctor")
+        assert done.code == 6
+        ok(world.run("provision", "demo"))
+        destroyed(world)

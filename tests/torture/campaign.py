@@ -52,6 +52,7 @@ FOUND = {
     "kills.provision": "no host key could be pinned with a key of the user's own",
     "interrupts.boundary": "Ctrl+C during ssh-keygen was told as a useless key, a version check as a missing tool",
     "interrupts.signals": "a closed terminal made 120 of exit code 129",
+    "disks.provision": "a tool that could not be started was told without the next command",
     "disks.configure": "a refused first save did not say what exists",
     "damage.tofu_state": "a folder in place of the state was an internal error; UTF-16 was taken for whole",
     "damage.errored": "`provision` planned over a state that was not pushed",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.torture.arena import PLAYBOOK, Arena, Attack, destroyed, nothing_forgotten, ok, told
-from tests.torture.faults import REMOVING, WRITING, Fault
+from tests.torture.faults import REMOVING, WRITING, Boundary, Fault
 from tests.torture.interrupts import began
 from tests.torture.world import Done, World, randomness
 from tests.watching import until
@@ -21,6 +21,7 @@ COMMANDS = {
     "configure": ("configure", "demo"),
     "destroy": ("destroy", "demo", "--yes"),
 }
+EACH = 2  # trials at a boundary
 LASTING = (
     ("ENOSPC", WRITING),
     ("EDQUOT", WRITING),
@@ -30,21 +31,26 @@ LASTING = (
 )
 
 
-def refusal(where: Arena, chance: random.Random, number: int) -> None:
-    """One call fails, or all from there on; then the disk is well again."""
-    command = ("provision", "destroy", "provision", "create", "provision", "destroy")[number % 6]
-    _refuse(where, chance, number, command)
+def create(where: Arena, chance: random.Random, number: int) -> None:
+    _refuse(where, chance, number, "create")
+
+
+def provision(where: Arena, chance: random.Random, number: int) -> None:
+    _refuse(where, chance, number, "provision")
 
 
 def configure(where: Arena, chance: random.Random, number: int) -> None:
     _refuse(where, chance, number, "configure")
 
 
+def destroy(where: Arena, chance: random.Random, number: int) -> None:
+    _refuse(where, chance, number, "destroy")
+
+
 def _refuse(where: Arena, chance: random.Random, number: int, command: str) -> None:
-    at = where.boundary(randomness(2, command), command, number)
-    name, kinds = chance.choice(LASTING)
-    lasting = kinds if chance.random() < 0.6 else ()
-    fault = Fault(at, "EAGAIN" if at.kind == "spawn" else name, lasting)
+    """At each boundary one call fails, then in another trial all from there on; afterwards the disk is well again."""
+    place, lasting = divmod(number, EACH)
+    fault = _fault(where.boundary(randomness(2, command), command, place), bool(lasting), chance)
     with where.world(created=command != "create", playbook=PLAYBOOK if command == "configure" else "") as world:
         if command in ("configure", "destroy"):
             ok(world.run("provision", "demo"))
@@ -55,6 +61,14 @@ def _refuse(where: Arena, chance: random.Random, number: int, command: str) -> N
         if command not in ("create", "destroy") or (command == "create" and world.state() != "created"):
             ok(world.run(*COMMANDS[command]))
         destroyed(world)
+
+
+def _fault(at: Boundary, lasting: bool, chance: random.Random) -> Fault:
+    if at.kind == "spawn":
+        return Fault(at, "EAGAIN", ("spawn",) if lasting else ())
+    # Of a lock EACCES says that another process holds it (fcntl(2)); no disk says so.
+    name, kinds = chance.choice([each for each in LASTING if (at.kind, each[0]) != ("flock", "EACCES")])
+    return Fault(at, name, kinds if lasting else ())
 
 
 def _survived(world: World, done: Done, fault: Fault, before: str) -> None:
@@ -161,15 +175,24 @@ def unsaved(where: Arena, chance: random.Random, number: int) -> None:
 
 
 ATTACKS = (
-    Attack(
-        "disks.refusal",
-        5,
-        "ENOSPC, EDQUOT, EIO, EROFS, EACCES at any call; no process to be had",
-        "the errno from an enumerated call, once or from there on, in create, provision and destroy",
-        refusal,
-        10,
+    *(
+        Attack(
+            f"disks.{command}",
+            5,
+            f"ENOSPC, EDQUOT, EIO, EROFS, EACCES anywhere in `{command}`; no process to be had",
+            "the errno from an enumerated call, once and from there on",
+            trial,
+            count,
+            command=command,
+            each=EACH,
+        )
+        for command, trial, count in (
+            ("provision", provision, 5),
+            ("destroy", destroy, 4),
+            ("configure", configure, 2),
+            ("create", create, 2),
+        )
     ),
-    Attack("disks.configure", 5, "the same during `configure`", "the same", configure, 2),
     Attack(
         "disks.full", 5, "a disk with only some blocks left", "a real tmpfs, filled up; OpenTofu suffers too", full, 3
     ),

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import StepFailed
+from deployer.events import one_line
 from deployer.remote import Target, forget_host_key, ssh_argv
+from deployer.remote.host import excerpt
 from deployer.remote.host_keys import known_as, pin, read_keys
 from deployer.remote.ssh import host_key_argv
-from deployer.remote.words import excerpt, one_line
 from tests.machines import make_key_pair
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ6n8mYqV8mYqV8mYqV8mYqV8mYqV8mYqV8mYqV8mYq"
@@ -113,6 +114,6 @@ def test_names_are_those_of_known_hosts() -> None:
 
 def test_words_of_machines_are_made_fit() -> None:
     assert one_line("a\r\n\x1b[2Jb\u2028c\u202e  d") == "a [2Jb c d"
-    assert len(one_line("x" * 999)) == 200
+    assert len(one_line("x" * 999)) == 600
     assert excerpt("\x1b[0mone\r\r\n\n\rtwo\r\n") == "[0mone\ntwo"
     assert excerpt("\n".join(map(str, range(99)))).split("\n") == [str(n) for n in range(69, 99)]
