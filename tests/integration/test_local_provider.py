@@ -470,6 +470,21 @@ def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder)
     folder.assert_nothing_left()
 
 
+def test_a_fixed_and_a_free_port_may_lead_to_the_same_one(folder: Folder) -> None:
+    """The free one took the number of the fixed one when the machine was started again, and QEMU refused both."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        fixed = probe.getsockname()[1]
+    folder.hosts["web"]["ports"] = [{"host": 0, "machine": 80}, {"host": fixed, "machine": 80}]
+    folder.init()
+    folder.apply()
+    before = folder.outputs()
+    os.kill(folder.pid("web"), signal.SIGKILL)
+    until(lambda: folder.processes() == [], 10, "the end of QEMU")
+    folder.apply()
+    assert folder.outputs() == before
+
+
 def test_qemus_last_words_are_told_and_the_next_apply_goes_on(folder: Folder, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

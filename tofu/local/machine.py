@@ -106,16 +106,18 @@ def check() -> list[dict[str, Any]]:
 def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tuple[int, int], ...]]:
     """Start QEMU on ports that are free, the ones of last time if they still are."""
     last = _read(machine.folder / "ports.json")
-    again = {0: last.get("port", 0), **{each["machine"]: each["host"] for each in last.get("ports", [])}}
+    fixed = {here for here, _ in machine.ports}
+    again = {each["machine"]: each["host"] for each in last.get("ports", []) if each["host"] not in fixed}
+    again[0] = last.get("port", 0)
     for here, there in machine.ports:
         _refuse_taken(here, there)
     _say(f"starting QEMU: {machine.cpus} CPUs, {machine.memory} MiB, {machine.disk} GiB")
     for attempt in range(1, PORT_ATTEMPTS + 1):
         spare = iter(host.free_ports(len(machine.ports) + 1))
         forwards = []
-        for fixed, there in ((0, 0), *machine.ports):
+        for asked, there in ((0, 0), *machine.ports):
             old = again.get(there, 0)
-            here = fixed or (old if old and not host.port_problem(old) else next(spare))
+            here = asked or (old if old and not host.port_problem(old) else next(spare))
             forwards.append((here, there or 22))
         settings = qemu.Settings(
             f"{machine.environment}-{machine.name}",
