@@ -23,7 +23,6 @@ class EnvironmentFolder:
         self.tofu: Final = root / "tofu"
         self.ansible: Final = root / "ansible"
         self.private_key: Final = root / "ssh" / "id_ed25519"
-        self.public_key: Final = root / "ssh" / "id_ed25519.pub"
         self.known_hosts: Final = root / "ssh" / "known_hosts"
         self.events: Final = root / "events.jsonl"
         self.logs: Final = root / "logs"

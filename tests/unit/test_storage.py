@@ -41,11 +41,11 @@ def test_home_is_found_as_git_finds_its_own(tmp_path: Path) -> None:
 def test_where_things_lie() -> None:
     folder = FileRepository(Path("/home/x/.deployer")).folder("demo")
     shown = {str(path.relative_to("/home/x/.deployer/environments/demo")) for path in (
-        folder.state, folder.lock, folder.tofu, folder.ansible, folder.private_key, folder.public_key,
+        folder.state, folder.lock, folder.tofu, folder.ansible, folder.private_key,
         folder.known_hosts, folder.events, folder.logs, folder.recovery,
     )}  # fmt: skip
     assert shown == {
-        "environment.json", "environment.lock", "tofu", "ansible", "ssh/id_ed25519", "ssh/id_ed25519.pub",
+        "environment.json", "environment.lock", "tofu", "ansible", "ssh/id_ed25519",
         "ssh/known_hosts", "events.jsonl", "logs", "RECOVERY.md",
     }  # fmt: skip
 
