@@ -8,7 +8,7 @@ from pathlib import Path
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
 from deployer.process import Interrupts
-from deployer.remote import is_another, shown_keys, silence
+from deployer.remote import who_answers
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 
@@ -29,15 +29,14 @@ def compare(
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
     for name, host in environment.hosts.items():
-        where, place = f"at {host.address} port {host.port}", (known_hosts, host.address, host.port)
-        problem = silence(host.address, host.port)
-        shown = frozenset() if problem else shown_keys(*place, environ=environ, interrupts=interrupts)
-        if is_another(*place, shown):
-            lines.append(f"differs: another machine than {name} answers {where}: it shows another host key")
-        elif shown:
+        where = f"at {host.address} port {host.port}"
+        who, why = who_answers(known_hosts, host.address, host.port, environ=environ, interrupts=interrupts)
+        if who == "ours":
             lines.append(f"same: {name} answers {where}")
-        else:  # a forwarded port is open while the machine behind it boots
-            lines.append(f"differs: {name} does not answer {where}: {problem or 'the port is open, but nothing more'}")
+        elif who == "another":
+            lines.append(f"differs: another machine than {name} answers {where}: {why}")
+        else:
+            lines.append(f"differs: {name} does not answer {where}: {why}")
     return tuple(lines)
 
 

@@ -19,6 +19,7 @@ from deployer.remote.host_keys import known_as, pin, read_keys
 from deployer.remote.ssh import Target, host_key_argv, ssh_argv
 
 Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
+Answering = Literal["nobody", "unknown", "another", "ours"]
 
 _CALL = 20.0  # seconds for one call of ssh
 _PAUSE = 0.4  # seconds between attempts
@@ -40,7 +41,20 @@ class _Attempt:
     output: str | None = None
 
 
-def silence(address: str, port: int) -> str:
+def who_answers(
+    known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
+) -> tuple[Answering, str]:
+    """Who answers there, and why it is not the machine whose key is pinned, if it is not. Raises Interrupted."""
+    if cause := _silence(address, port):
+        return "nobody", cause
+    shown = _shown_keys(known_hosts, address, port, environ=environ, interrupts=interrupts)
+    if not shown:  # a forwarded port is open while the machine behind it boots
+        return "unknown", "the port is open, but nothing more"
+    pinned = read_keys(known_hosts, known_as(address, port))
+    return ("another", "it shows another host key") if pinned and not pinned & shown else ("ours", "")
+
+
+def _silence(address: str, port: int) -> str:
     """Why nothing answers there; empty where something takes the connection."""
     try:
         socket.create_connection((address, port), timeout=_ANSWER).close()
@@ -49,7 +63,7 @@ def silence(address: str, port: int) -> str:
     return ""
 
 
-def shown_keys(
+def _shown_keys(
     known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
 ) -> frozenset[str]:
     """The host key ("type base64") that what answers there proves to have, of the pinned type if it can; none where it
@@ -144,12 +158,12 @@ class Host:
         # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
         # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
         # connection broke before that. Otherwise host and connection are fine, and our login was refused.
-        if cause := silence(target.address, target.port):
+        if cause := _silence(target.address, target.port):
             return _Attempt("connect", one_line(cause))
         shown = read_keys(learned, target.known_as)
         if pinned:
             where = (target.known_hosts, target.address, target.port)
-            shown = shown_keys(*where, environ=os.environ, interrupts=self._halt)
+            shown = _shown_keys(*where, environ=os.environ, interrupts=self._halt)
         if pinned and shown and not shown & pinned:
             name, file = shlex.quote(one_line(target.known_as)), shlex.quote(str(target.known_hosts))
             raise StepFailed(

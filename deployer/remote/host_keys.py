@@ -33,12 +33,6 @@ def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
         _write(known_hosts, [line for line in _lines(known_hosts) if not _is_about(line, name)])
 
 
-def is_another(known_hosts: Path, address: str, port: int, shown: frozenset[str]) -> bool:
-    """Whether who shows these keys there is another machine than the one whose keys are pinned."""
-    pinned = read_keys(known_hosts, known_as(address, port))
-    return bool(pinned and shown) and not pinned & shown
-
-
 def _is_about(line: str, name: str) -> bool:
     names, *key = line.split() or [""]
     return len(key) >= 2 and name in names.split(",")  # neither comments nor @revoked have the name in front

@@ -9,7 +9,7 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
-from deployer.remote import is_another, shown_keys, silence
+from deployer.remote import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
@@ -69,11 +69,9 @@ def _see_nobody_answers(run: Run[Destroying]) -> None:
     lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
     session = run.session
     for name, host in run.environment.hosts.items():
-        if silence(host.address, host.port):
-            continue
         where = (session.folder.known_hosts, host.address, host.port)
-        shown = shown_keys(*where, environ=session.environ, interrupts=session.interrupts)
-        if not is_another(*where, shown):
+        who, _ = who_answers(*where, environ=session.environ, interrupts=session.interrupts)
+        if who in ("unknown", "ours"):
             problem = (
                 f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy"
             )
