@@ -73,7 +73,7 @@ def silent_host(world: World) -> None:
     key = (world.home / "ssh" / "id_ed25519.pub").read_text().strip()
     start = (world.tofu / "start.sh").read_text()
     late = start[start.index("sshd=$(") :]
-    world.run(f"(cd {folder}; export FOLDER={folder} PUBLIC_KEY='{key}'; {late.strip()})")
+    world.run(f"(cd {folder}; export FOLDER={folder} PUBLIC_KEY='{key}'\n{late})")
 
 
 def failed_cloud_init(world: World) -> None:
