@@ -84,7 +84,9 @@ class Findings:
             kind, what, bad = FailureKind.UNREACHABLE, "could not reach", recap.unreachable
         if bad:
             first = next(host for host in (*self._failures, *bad) if host in bad)
-            detail = f"{first}: {self._failures.get(first, 'no message')}"
+            others = ", ".join(host for host in (*recap.failed, *recap.unreachable) if host != first)
+            also = f"; and not done on {one_line(others, 200)}" if others else ""
+            detail = f"{first}: {self._failures.get(first, 'no message')}{also}"
             return StepFailed(f"{self._step} {what} {first}", kind=kind, detail=detail)
         kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
         if self._returncode in (None, 127, 250):

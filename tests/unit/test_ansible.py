@@ -139,12 +139,12 @@ def test_a_rescued_failure_is_not_the_cause() -> None:
     assert error.detail == "b: task 'T': the real one"
 
 
-def test_the_first_failing_host_is_named() -> None:
+def test_the_first_failing_host_is_told_and_the_others_named() -> None:
     error = findings(
         task("unreachable", "c", "no route"), task("failed", "b", "broke"), task("failed", "a", "broke too"),
         recap("a", "b", unreachable=("c",)), end(2),
     ).failure  # fmt: skip
-    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "b: task 'T': broke")
+    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "b: task 'T': broke; and not done on a, c")
 
 
 @pytest.mark.parametrize("before", [0, 592, 100_000])
