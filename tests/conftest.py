@@ -18,6 +18,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who is not root runs what needs no root, and is told what was left out."""
+    for item in items if os.geteuid() != 0 else ():
+        if {mark.name for mark in item.iter_markers()} & {"container", "torture", "root"}:
+            item.add_marker(pytest.mark.skip("needs root: make test as root runs it"))
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The top level of the checkout."""

@@ -74,6 +74,7 @@ def mounted(directory: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", directory], check=True)
 
 
+@pytest.mark.root
 def test_a_reader_sees_only_whole_files_during_thousands_of_writes(fast: Path) -> None:
     path = fast / "environment.json"
     write_atomically(path, b"a")
@@ -88,6 +89,7 @@ def test_a_reader_sees_only_whole_files_during_thousands_of_writes(fast: Path) -
     assert sorted(p.name for p in fast.iterdir()) == ["environment.json"]
 
 
+@pytest.mark.root
 def test_a_writer_killed_at_any_instant_leaves_the_old_or_the_new(tmp_path: Path, fast: Path) -> None:
     rng = random.Random(11)
     for folder, kills in ((fast, 25), (tmp_path, 10)):
@@ -172,6 +174,7 @@ class Store:
         assert self.repository.load("demo") == self.new
 
 
+@pytest.mark.root
 def test_a_full_disk(tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "size=128k") as disk:
         store = Store(disk / "home")
@@ -184,6 +187,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         store.saves()
 
 
+@pytest.mark.root
 def test_a_disk_without_inodes(tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "size=10m,nr_inodes=8") as disk:
         store = Store(disk / "home")
@@ -195,6 +199,7 @@ def test_a_disk_without_inodes(tmp_path: Path) -> None:
         store.saves()
 
 
+@pytest.mark.root
 def test_a_home_that_became_read_only(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=10m") as disk:
         store = Store(disk / "home")
@@ -215,6 +220,7 @@ def test_a_home_that_became_read_only(tmp_path: Path) -> None:
                 subprocess.run(["umount", "-l", disk], check=True)  # the bind mount
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("target", ["folder", "state"])
 def test_a_file_or_a_folder_that_may_not_be_changed(tmp_path: Path, target: str) -> None:
     store = Store(tmp_path / "home")
@@ -228,6 +234,7 @@ def test_a_file_or_a_folder_that_may_not_be_changed(tmp_path: Path, target: str)
     store.saves()
 
 
+@pytest.mark.root
 def test_a_home_of_somebody_else(tmp_path: Path) -> None:
     """As an unprivileged user: what may not be read or written is told as such, with no traceback."""
     for parent in (tmp_path, *tmp_path.parents[:2]):

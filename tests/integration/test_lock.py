@@ -459,6 +459,7 @@ def test_a_filesystem_without_flock_is_refused(processes: Processes, number: int
     assert "--home" in said
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("make", ["directory", "link", "nothing may be made"])
 def test_a_lock_that_cannot_be_opened_is_told(repository: FileRepository, make: str) -> None:
     path = repository.folder("demo").lock
