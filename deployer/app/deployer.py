@@ -79,7 +79,8 @@ class Deployer(Reading):
     def up(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
     ) -> AnyEnvironment:
-        """All that is left to do until the machines are configured. Raises as create, provision and configure do."""
+        """All that is left to do until the machines are configured; OpenTofu is asked first, whatever the state. Raises
+        as create, provision and configure do."""
         name, accepted = self._named(file_or_name)
         with self._session(name, "up", new=accepted is not None) as session:
             found = session.held.load()
