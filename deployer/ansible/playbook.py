@@ -65,10 +65,11 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
     def hear(stream: Stream, line: str) -> None:
         record: Record = json.loads(line) if stream == "stdout" else {"type": "line", "text": line}
         announced = re.fullmatch(r"process:(\d+)", record.get("text", ""))
-        if announced and not processes and (process := identity_of(int(announced[1]))):
+        if not announced or processes:
+            findings.add(record)
+        elif process := identity_of(int(announced[1])):
             processes.append(process)
             register.child_started(process, f"ansible-playbook for {run.step}")
-        findings.add(record)
 
     def stopping(level: int, seconds: float) -> None:
         how = ("", " at once", " by force")[level - 1]

@@ -264,6 +264,7 @@ def test_a_playbook_that_cannot_be_used_names_the_place(site: Site, text: str, c
     assert error.kind is FailureKind.INPUT
     assert cause in error.detail
     assert "site.yml" in error.detail
+    assert "process:" not in error.excerpt, "that line is for us"
 
 
 def test_a_play_that_matches_no_host_is_told(site: Site) -> None:
