@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from deployer import environment as states
 from deployer.app.overview import finished_steps
@@ -38,9 +38,6 @@ class Changes:
 
 
 Confirm = Callable[[Changes], bool]
-E = TypeVar("E", bound=states.Environment)
-# Provisioning is over: what is left to do is Ansible's, unless the file or OpenTofu says otherwise.
-_SETTLED = (states.Provisioned, states.Configuring, states.Configured, states.ConfigureFailed)
 
 
 class Deployer(Reading):
@@ -69,7 +66,9 @@ class Deployer(Reading):
         with self._session(name, "provision") as session:
             before = self._held(session)
             after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
-            return self._unchanged(after) if after is before else after
+            if after is before:
+                self._tell_unchanged(after)
+            return after
 
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
@@ -89,7 +88,8 @@ class Deployer(Reading):
             before = found or self._held(session)
             after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
             if isinstance(after, states.Configured):
-                return self._unchanged(after)
+                self._tell_unchanged(after)
+                return after
             return self._configure(session, after, from_start)
 
     def destroy(self, name: str, *, abandon: bool = False) -> Destroyed:
@@ -133,7 +133,7 @@ class Deployer(Reading):
             why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
             raise _wrong(before, "a change of provider", why, f"deployer destroy {before.name}    # and then up")
         tofu = self._tofu(session.folder, spec, session)
-        settled = isinstance(before, _SETTLED)
+        settled = isinstance(before, states.Configurable)
         if settled or remakes:
             try:
                 changes = Changes(spec_changes(before.spec, wanted.data), _preview(session, wanted, tofu))
@@ -155,7 +155,7 @@ class Deployer(Reading):
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         from deployer.workflows import configure
 
-        if not isinstance(before, _SETTLED):
+        if not isinstance(before, states.Configurable):
             raise _wrong(before, "configure", "its machines are not ready", next_commands(before)[0])
         resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
         done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
@@ -163,10 +163,9 @@ class Deployer(Reading):
         started = before.start_configure(session.run_id, utc_now(), done=done)
         return configure.configure(Run(session, before, started, configure.steps(spec)), spec)
 
-    def _unchanged(self, environment: E) -> E:
+    def _tell_unchanged(self, environment: AnyEnvironment) -> None:
         message = f"nothing to do: environment {environment.name} is as its file and OpenTofu say"
         self._report(Notice(message=message, environment=environment.name))
-        return environment
 
     def _put_back(self, session: Session, before: AnyEnvironment, tofu: Tofu) -> None:
         """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is

@@ -4,6 +4,7 @@ from deployer.environment.erased import STATES, NotAnEnvironment, encode, restor
 from deployer.environment.facts import Failure, FinishedStep, Host, PortForward, Progress, Resources
 from deployer.environment.states import (
     AnyEnvironment,
+    Configurable,
     Configured,
     ConfigureFailed,
     Configuring,
@@ -21,8 +22,8 @@ from deployer.environment.states import (
 )
 
 __all__ = [
-    "STATES", "AnyEnvironment", "ConfigureFailed", "Configured", "Configuring", "Created", "DestroyFailed", "Destroyed",
-    "Destroying", "Environment", "Failed", "Failure", "FinishedStep", "Host", "InProgress", "NotAnEnvironment",
-    "PortForward", "Progress", "ProvisionFailed", "Provisioned", "Provisioning", "Resources", "create", "encode",
-    "restore",
+    "STATES", "AnyEnvironment", "Configurable", "ConfigureFailed", "Configured", "Configuring", "Created",
+    "DestroyFailed", "Destroyed", "Destroying", "Environment", "Failed", "Failure", "FinishedStep", "Host",
+    "InProgress", "NotAnEnvironment", "PortForward", "Progress", "ProvisionFailed", "Provisioned", "Provisioning",
+    "Resources", "create", "encode", "restore",
 ]  # fmt: skip

@@ -98,7 +98,9 @@ class _Provisionable(Environment, frozen=True):
         return _next(Provisioning, self, at, spec=spec, directory=directory, progress=progress)
 
 
-class _Configurable(Environment, frozen=True):
+class Configurable(Environment, frozen=True):
+    """Provisioning is over: what is left to do is Ansible's, unless the file or OpenTofu says otherwise."""
+
     def start_configure(self, run_id: str, at: datetime, *, done: tuple[FinishedStep, ...] = ()) -> Configuring:
         """A run of configure begins; `done` are the playbooks it need not repeat."""
         return _next(Configuring, self, at, progress=_begun("configure", run_id, done))
@@ -139,7 +141,7 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
         return _next(ProvisionFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Provisioned(_Ended, _Provisionable, _Configurable, _Destroyable, frozen=True):
+class Provisioned(_Ended, _Provisionable, Configurable, _Destroyable, frozen=True):
     """The machines exist, let us in, and have finished cloud-init."""
 
     state: Literal["provisioned"] = "provisioned"
@@ -150,7 +152,7 @@ class ProvisionFailed(_Ended, _Provisionable, _Destroyable, frozen=True):
     failure: Failure
 
 
-class Configuring(_Provisionable, _Configurable, _Destroyable, _InProgress, frozen=True):
+class Configuring(_Provisionable, Configurable, _Destroyable, _InProgress, frozen=True):
     state: Literal["configuring"] = "configuring"
 
     def succeed(self, at: datetime) -> Configured:
@@ -160,13 +162,13 @@ class Configuring(_Provisionable, _Configurable, _Destroyable, _InProgress, froz
         return _next(ConfigureFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Configured(_Ended, _Provisionable, _Configurable, _Destroyable, frozen=True):
+class Configured(_Ended, _Provisionable, Configurable, _Destroyable, frozen=True):
     """All playbooks ran through on all hosts."""
 
     state: Literal["configured"] = "configured"
 
 
-class ConfigureFailed(_Ended, _Provisionable, _Configurable, _Destroyable, frozen=True):
+class ConfigureFailed(_Ended, _Provisionable, Configurable, _Destroyable, frozen=True):
     state: Literal["configure_failed"] = "configure_failed"
     failure: Failure
 

@@ -37,16 +37,11 @@ NOT_NAMES = (
 
 
 class RepositoryContract:
-    """The promises of `deployer.storage.repository`, tried one by one."""
+    """The promises of `deployer.storage.repository`, tried one by one.
 
-    @pytest.fixture
-    def repository(self) -> EnvironmentRepository:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def damage(self) -> Callable[[str, str], None]:
-        """Puts a text where the state of an environment is."""
-        raise NotImplementedError
+    A store's class gives two fixtures: `repository`, an empty EnvironmentRepository, and `damage(name, text)`, which
+    puts a text where the state of an environment is.
+    """
 
     def hold(
         self, repository: EnvironmentRepository, name: str = "demo", *, timeout: float = 0.0, new: bool = False

@@ -32,6 +32,8 @@ from tests.machines.fleet import Fleet, FleetHost
 from tests.machines.keys import KeyPair, make_key_pair
 from tests.watching import command_lines, until
 
+pytestmark = pytest.mark.root
+
 VARIABLE = "canary-in-a-variable"
 VAULTED = "canary-in-a-vault"
 ENVIRONMENT = "canary-in-the-environment"

@@ -32,6 +32,8 @@ from deployer.remote.host_keys import read_keys
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
 from tests.watching import until
 
+pytestmark = pytest.mark.root
+
 T = TypeVar("T")
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.torture.arena import PLAYBOOK, Arena, Attack, destroyed, nothing_forgotten, ok, told
@@ -31,23 +32,7 @@ LASTING = (
 )
 
 
-def create(where: Arena, chance: random.Random, number: int) -> None:
-    _refuse(where, chance, number, "create")
-
-
-def provision(where: Arena, chance: random.Random, number: int) -> None:
-    _refuse(where, chance, number, "provision")
-
-
-def configure(where: Arena, chance: random.Random, number: int) -> None:
-    _refuse(where, chance, number, "configure")
-
-
-def destroy(where: Arena, chance: random.Random, number: int) -> None:
-    _refuse(where, chance, number, "destroy")
-
-
-def _refuse(where: Arena, chance: random.Random, number: int, command: str) -> None:
+def refusal(command: str, where: Arena, chance: random.Random, number: int) -> None:
     """At each boundary one call fails, then in another trial all from there on; afterwards the disk is well again."""
     place, lasting = divmod(number, EACH)
     fault = _fault(where.boundary(randomness(2, command), command, place), bool(lasting), chance)
@@ -181,17 +166,12 @@ ATTACKS = (
             5,
             f"ENOSPC, EDQUOT, EIO, EROFS, EACCES anywhere in `{command}`; no process to be had",
             "the errno from an enumerated call, once and from there on",
-            trial,
+            partial(refusal, command),
             count,
             command=command,
             each=EACH,
         )
-        for command, trial, count in (
-            ("provision", provision, 5),
-            ("destroy", destroy, 4),
-            ("configure", configure, 2),
-            ("create", create, 2),
-        )
+        for command, count in (("provision", 5), ("destroy", 4), ("configure", 2), ("create", 2))
     ),
     Attack(
         "disks.full", 5, "a disk with only some blocks left", "a real tmpfs, filled up; OpenTofu suffers too", full, 3
