@@ -72,10 +72,16 @@ def _shown_keys(
     with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
         learned = Path(scratch) / "known_hosts"
         argv = host_key_argv(address, port, pinned=read_keys(known_hosts, name), learned=learned)
-        doing, env = f"asking {one_line(name)} for its host key", {**environ, "LC_ALL": "C"}
-        request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=_CALL, grace=1, kill_after=1)
-        capture(request, interrupts=interrupts)
+        _ask(argv, f"asking {one_line(name)} for its host key", _CALL, environ=environ, interrupts=interrupts)
         return read_keys(learned, name)
+
+
+def _ask(
+    argv: tuple[str, ...], doing: str, limit: float, *, environ: Mapping[str, str], interrupts: Interrupts
+) -> tuple[Outcome, str]:
+    env = {**environ, "LC_ALL": "C"}
+    request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
+    return capture(request, interrupts=interrupts)
 
 
 class Host:
@@ -175,9 +181,7 @@ class Host:
         return _Attempt("authenticate" if shown else "banner", said)
 
     def _call(self, argv: tuple[str, ...], limit: float) -> tuple[Outcome, str]:
-        doing, env = f"asking {self.target.name}", {**os.environ, "LC_ALL": "C"}
-        request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
-        found = capture(request, interrupts=self._halt)
+        found = _ask(argv, f"asking {self.target.name}", limit, environ=os.environ, interrupts=self._halt)
         self._halt.check("a call of ssh")
         return found
 
