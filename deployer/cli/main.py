@@ -11,9 +11,9 @@ from typing import TextIO
 
 import click
 
+from deployer.cli.commands import program
 from deployer.cli.failures import as_error, as_json, render
 from deployer.cli.options import Options
-from deployer.cli.program import program
 from deployer.cli.text import may_colour, write
 
 _COMPLETE = "_DEPLOYER_COMPLETE"

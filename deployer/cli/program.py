@@ -1,57 +1,74 @@
-"""The program: its commands, in the order in which they are used, and its own help."""
-
-from __future__ import annotations
+"""What the program is made of: a group of commands, and the options that each has, before or after its name."""
 
 import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 
-from deployer import __version__
-from deployer.cli import looks, runs
-from deployer.cli.options import COMMON
-
-_EPILOG = """\b
-Example:
-  deployer init                    write a commented demo.yml
-  deployer up demo.yml             make it
-  deployer destroy demo            take everything away
-
-\b
-Shell completion:
-  eval "$(_DEPLOYER_COMPLETE=bash_source deployer)"    also zsh_source, fish_source
-
-\b
-Exit codes:
-  0 done, 1 a step failed, 2 usage or invalid file, 3 wrong state, 4 locked,
-  5 unreadable state, 6 a tool is missing or too old, 130 interrupted
-"""
+from deployer.cli.options import Options
 
 
-class _Group(click.Group):
+class Program(click.Group):
+    """Its help names the commands in the order in which they were added."""
+
+    def add(
+        self, *parameters: click.Parameter, example: str, kind: type[click.Command] = click.Command
+    ) -> Callable[[Callable[..., Any]], click.Command]:
+        """Makes a function a command of that name; it is given `Options` first. `example` stands at the end of its
+        help."""
+
+        def make(function: Callable[..., Any]) -> click.Command:
+            return self.command(
+                function.__name__.rstrip("_"),
+                cls=kind,
+                params=[*parameters, *COMMON],
+                short_help=str(function.__doc__).split("\n", 1)[0].rstrip("."),
+                epilog="\b\nExample:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
+            )(click.pass_obj(function))
+
+        return make
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # click would sort them
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        close = difflib.get_close_matches(args[0], self.commands, n=1)
-        if close and close != args[:1]:
-            raise click.UsageError(f"no such command {args[0][:60]!r}; did you mean {close[0]}?", ctx)
-        return super().resolve_command(ctx, args)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        close = difflib.get_close_matches(cmd_name, self.commands, n=1)
+        if close and close != [cmd_name]:
+            raise click.UsageError(f"no such command {cmd_name[:60]!r}; did you mean {close[0]}?", ctx)
+        return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Group, params=[*COMMON], epilog=_EPILOG, invoke_without_command=True)
-@click.version_option(__version__, message="deployer %(version)s")
-@click.pass_context
-def program(ctx: click.Context) -> None:
-    """Environments of machines, from a short YAML file to configured hosts and back to nothing."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value is not None:
+        setattr(ctx.ensure_object(Options), str(param.name), value)
 
 
-for command in (
-    *(looks.init, looks.validate, looks.schema),
-    *(runs.create, runs.up, runs.plan, runs.provision, runs.configure, runs.destroy),
-    *(looks.status, looks.show, looks.list, looks.ssh, looks.logs, looks.inventory, looks.doctor),
-):
-    program.add_command(command)
+def _common(*names: str, **attributes: Any) -> click.Option:
+    # Eager: an error found later on the line is told in the form that was asked for.
+    return click.Option(names, expose_value=False, callback=_keep, is_eager=True, default=None, **attributes)
+
+
+def flag(*names: str, help: str) -> click.Option:
+    return click.Option(names, is_flag=True, help=help)
+
+
+def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """For shell completion: the names in the home, from the directories alone; or else files, where one is wanted."""
+    folders = (ctx.find_root().ensure_object(Options).where() / "environments").glob("*")
+    found = sorted(path.name for path in folders if path.name.startswith(incomplete))
+    return found or param.type.shell_complete(ctx, param, incomplete)
+
+
+_HOME_HELP = "Where environments are kept (default: DEPLOYER_HOME, or the nearest .deployer upwards)."
+_WAIT_HELP = "How long to wait while another process works on the environment (default: not at all)."
+_PROGRESS = click.Choice(["auto", "plain", "json", "none"])
+
+COMMON: list[click.Parameter] = [
+    _common("--home", type=click.Path(path_type=Path), help=_HOME_HELP),
+    _common("--output", type=click.Choice(["text", "json"]), help="Form of the result."),
+    _common("--progress", type=_PROGRESS, help="Form of the progress, on stderr."),
+    _common("--verbose", "-v", is_flag=True, help="Show what the tools say, too."),
+]
+LOCK_TIMEOUT = _common("--lock-timeout", type=click.FloatRange(min=0.0), metavar="SECONDS", help=_WAIT_HELP)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from deployer.app.deployer import Deployer
-from deployer.cli.program import program
+from deployer.cli.commands import program
 from deployer.config.loading import load_spec
 from deployer.environment import STATES
 from deployer.environment import states as environments

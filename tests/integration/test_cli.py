@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from deployer.cli.commands import program as group
 from deployer.cli.main import main
-from deployer.cli.program import program as group
 from tests.watching import until
 
 PROGRAM = (sys.executable, "-m", "deployer.cli.main")
