@@ -14,7 +14,7 @@ from deployer import __version__
 from deployer.cli.options import Options
 from deployer.cli.overview import show_text
 from deployer.cli.program import COMMON, LOCK_TIMEOUT, Program, flag, names
-from deployer.cli.session import emit, plan_lines, reading, working
+from deployer.cli.questions import ask, confirm, plan_text
 from deployer.cli.text import moment, table
 from deployer.errors import ToolMissing
 from deployer.events import printable
@@ -59,17 +59,17 @@ _DIRECTORY = click.Argument(["directory"], default=".", type=click.Path(path_typ
 @program.add(_DIRECTORY, example="deployer init demo        # writes demo/demo.yml")
 def init(options: Options, directory: Path) -> None:
     """Write a commented demo.yml that works as it stands."""
-    file = directory / reading(options).init(directory).name
+    file = directory / options.reading().init(directory).name
     text = f"Wrote {printable(str(file))}\nNext: deployer up {shlex.quote(str(file))}"
-    emit(options, text, {"file": str(file)})
+    options.emit(text, {"file": str(file)})
 
 
 @program.add(FILE, example="deployer validate -f demo.yml")
 def validate(options: Options, file: Path) -> None:
     """Check a configuration file; nothing is made or changed."""
-    spec = reading(options).validate(file)
+    spec = options.reading().validate(file)
     facts = {"name": spec.name, "hosts": [*spec.hosts], "playbooks": spec.configure.playbooks}
-    emit(options, printable(f"{file}: ok, environment {spec.name}"), {"valid": True, "file": str(file), **facts})
+    options.emit(printable(f"{file}: ok, environment {spec.name}"), {"valid": True, "file": str(file), **facts})
 
 
 @program.add(example="deployer schema > .deployer/schema.json")
@@ -78,7 +78,7 @@ def schema(options: Options) -> None:
     from deployer.config.guide import schema as json_schema
 
     data = json_schema()
-    emit(options, json.dumps(data, indent=2), data)
+    options.emit(json.dumps(data, indent=2), data)
 
 
 @program.add(FILE, LOCK_TIMEOUT, example="deployer create -f demo.yml")
@@ -87,9 +87,9 @@ def create(options: Options, file: Path) -> None:
 
     Nothing is made yet.
     """
-    with working(options) as work:
-        name = work.deployer.create(file).name
-    work.emit_outcome(name)
+    with options.working() as deployer:
+        name = deployer.create(file).name
+    options.emit_outcome(name)
 
 
 _FILE_OR_NAME = click.Argument(["file_or_name"], metavar="FILE-or-NAME", type=click.Path(), shell_complete=names)
@@ -102,20 +102,20 @@ def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None
 
     With a file that has changed, what changed is shown first.
     """
-    with working(options) as work:
-        confirm = work.confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
-        name = work.deployer.up(file_or_name, from_start=from_start, confirm=confirm).name
-    work.emit_outcome(name)
+    with options.working() as deployer:
+        asked = confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
+        name = deployer.up(file_or_name, from_start=from_start, confirm=asked).name
+    options.emit_outcome(name)
 
 
 @program.add(NAME, LOCK_TIMEOUT, example="deployer plan demo")
 def plan(options: Options, name: str) -> None:
     """Show what OpenTofu would do now; nothing is changed."""
-    with working(options) as work:
-        found = work.deployer.plan(name)
+    with options.working() as deployer:
+        found = deployer.plan(name)
     changes = [{"address": change.address, "action": change.action} for change in found.changes]
     data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": changes}
-    emit(options, "\n".join([f"{name}:", *(f"  {line}" for line in plan_lines(found))]), data)
+    options.emit(plan_text(f"{name}:", found), data)
 
 
 _PROVISION = "deployer provision demo\ndeployer provision -f demo.yml --yes     # with what changed in the file"
@@ -126,20 +126,20 @@ def provision(options: Options, name: str | None, file: Path | None, from_start:
     """Make the machines and wait until they are ready."""
     if not (name or file):
         raise click.UsageError("give the environment's NAME, or a file with -f FILE")
-    with working(options) as work:
-        if name and file and (other := work.deployer.validate(file).name) != name:
+    with options.working() as deployer:
+        if name and file and (other := deployer.validate(file).name) != name:
             raise click.UsageError(f"{file} is the file of environment {other}, not of {name}")
-        confirm = work.confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
-        name = work.deployer.provision(file or str(name), from_start=from_start, confirm=confirm).name
-    work.emit_outcome(name)
+        asked = confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
+        name = deployer.provision(file or str(name), from_start=from_start, confirm=asked).name
+    options.emit_outcome(name)
 
 
 @program.add(NAME, FROM_START, LOCK_TIMEOUT, example="deployer configure demo")
 def configure(options: Options, name: str, from_start: bool) -> None:
     """Run the playbooks on the machines."""
-    with working(options) as work:
-        work.deployer.configure(name, from_start=from_start)
-    work.emit_outcome(name)
+    with options.working() as deployer:
+        deployer.configure(name, from_start=from_start)
+    options.emit_outcome(name)
 
 
 _ABANDON = flag("--abandon", help="You have looked, and nothing exists any more: OpenTofu is not asked.")
@@ -149,21 +149,21 @@ _DESTROY = "deployer destroy demo\ndeployer destroy demo --yes     # in a script
 @program.add(NAME, YES, _ABANDON, LOCK_TIMEOUT, example=_DESTROY)
 def destroy(options: Options, name: str, yes: bool, abandon: bool) -> None:
     """Take everything away that was made."""
-    with working(options) as work:
-        if not yes and (overview := work.deployer.show(name).as_dict())["state"] != "destroyed":
+    with options.working() as deployer:
+        if not yes and (overview := deployer.show(name).as_dict())["state"] != "destroyed":
             question = f"Forget {name} without asking OpenTofu?" if abandon else f"Destroy {name}?"
             again = f"deployer destroy {name}" + (" --abandon" if abandon else "")
-            work.ask(f"{name} is {overview['state']}. {overview['exists']}", question, again=again)
-        work.deployer.destroy(name, abandon=abandon)
-    work.emit_outcome(name)
+            ask(f"{name} is {overview['state']}. {overview['exists']}", question, again=again)
+        deployer.destroy(name, abandon=abandon)
+    options.emit_outcome(name)
 
 
 @program.add(NAME, example="deployer status demo")
 def status(options: Options, name: str) -> None:
     """Print the state and nothing else."""
     # Prompts ask this at every line typed: a glance costs a fraction of what loading the library does.
-    state = glance(options.where(), name) or reading(options).status(name)
-    emit(options, state, {"name": name, "state": state})
+    state = glance(options.where(), name) or options.reading().status(name)
+    options.emit(state, {"name": name, "state": state})
 
 
 _REFRESH = flag("--refresh", help="Compare with reality: OpenTofu's refresh, and whether hosts answer.")
@@ -173,22 +173,22 @@ _SHOW = "deployer show demo\ndeployer show demo --refresh     # compared with wh
 @program.add(NAME, _REFRESH, example=_SHOW)
 def show(options: Options, name: str, refresh: bool) -> None:
     """Show everything about an environment, and what to type next."""
-    with working(options) as work:
-        overview = work.deployer.show(name, refresh=refresh).as_dict()
-    emit(options, show_text(overview), overview)
+    with options.working() as deployer:
+        overview = deployer.show(name, refresh=refresh).as_dict()
+    options.emit(show_text(overview), overview)
 
 
 @program.add(example="deployer list")
 def list_(options: Options) -> None:
     """List all environments of this home, destroyed ones too."""
-    entries = reading(options).list()
+    entries = options.reading().list()
     rows = [("NAME", "STATE", "RESOURCES", "CHANGED", "")]
     for e in entries:
         changed = moment(e.changed_at) if e.changed_at else ""
         note = e.problem or ("interrupted" if e.interrupted else "at work" if e.busy else "")
         rows.append((e.name, e.state or "?", e.resources, changed, note))
     text = table(rows) if entries else "No environments here. Next: deployer init"
-    emit(options, text, [e.as_dict() for e in entries])
+    options.emit(text, [e.as_dict() for e in entries])
 
 
 class _Ssh(click.Command):
@@ -210,7 +210,7 @@ def ssh(options: Options, name: str, host: str | None, remote_command: list[str]
 
     deployer ssh NAME [HOST] [-- COMMAND]
     """
-    argv = reading(options).ssh_command(name, host, remote_command)
+    argv = options.reading().ssh_command(name, host, remote_command)
     sys.stdout.flush()
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - ssh takes our place: its terminal, its signals, its exit code
@@ -224,9 +224,9 @@ def logs(options: Options, name: str) -> None:
 
     `show` names it; those of earlier runs are beside it.
     """
-    path = reading(options).show(name).log
+    path = options.reading().show(name).log
     text = Path(path).read_text(encoding="utf-8", errors="replace") if path else ""
-    emit(options, printable(text).removesuffix("\n"), {"log": path, "text": text})
+    options.emit(printable(text).removesuffix("\n"), {"log": path, "text": text})
 
 
 _ALL = flag("--list", "listed", help="All hosts and their variables (the default).")
@@ -239,9 +239,9 @@ def inventory(options: Options, name: str | None, listed: bool, host: str | None
     """Print Ansible's dynamic inventory, as JSON."""
     if listed and host:
         raise click.UsageError("give either --list or --host")
-    found: Any = reading(options).inventory(name)
+    found: Any = options.reading().inventory(name)
     data = found.get("_meta", {}).get("hostvars", {}).get(host, {}) if host else found
-    emit(options, json.dumps(data, indent=2), data)
+    options.emit(json.dumps(data, indent=2), data)
 
 
 _INSTALL = flag("--install", help="Bring OpenTofu where it is missing.")
@@ -253,9 +253,9 @@ def doctor(options: Options, install: bool) -> int:
 
     Says what to type for each that is missing; exit code 6 then.
     """
-    with working(options) as work:
-        checks = work.deployer.doctor(install=install)
+    with options.working() as deployer:
+        checks = deployer.doctor(install=install)
     rows = [("ok" if c.ok else "missing", c.name, c.detail, "" if c.ok else f"type: {c.fix}") for c in checks]
     fine = all(check.ok for check in checks)
-    emit(options, table(rows), {"ok": fine, "checks": [asdict(c) for c in checks]})
+    options.emit(table(rows), {"ok": fine, "checks": [asdict(c) for c in checks]})
     return 0 if fine else ToolMissing.exit_code

@@ -1,11 +1,24 @@
-"""The common options of the command line."""
+"""The common options, and what they give a command: the library, and its result's way out."""
 
+from __future__ import annotations
+
+import json
 import os
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import click
+
+from deployer.cli.overview import finished_text
 from deployer.storage.folder import find_home
+
+if TYPE_CHECKING:
+    from deployer import Deployer
 
 
 @dataclass
@@ -17,7 +30,33 @@ class Options:
     progress: Literal["auto", "plain", "json", "none"] = "auto"
     verbose: bool = False
     lock_timeout: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
     def where(self) -> Path:
         """The home, as the library finds it; costs no import of it."""
         return self.home or find_home(Path.cwd(), os.environ)
+
+    def reading(self) -> Deployer:
+        """The library, for a command that looks only."""
+        from deployer import Deployer
+
+        return Deployer(self.home)
+
+    @contextmanager
+    def working(self) -> Iterator[Deployer]:
+        """The library with its progress on stderr; Ctrl+C and SIGTERM are requests to stop while the block runs."""
+        from deployer import Deployer
+        from deployer.cli.progress import progress
+        from deployer.process import Interrupts
+
+        with progress(self, sys.stderr) as report, Interrupts().listening() as interrupts:
+            yield Deployer(self.home, report=report, interrupts=interrupts, lock_timeout=self.lock_timeout)
+
+    def emit(self, text: str, data: object) -> None:
+        """The result to stdout, in the form that was asked for."""
+        click.echo(json.dumps(data, default=str) if self.output == "json" else text)
+
+    def emit_outcome(self, name: str) -> None:
+        """What a command that changes something leaves behind; after its progress has ended."""
+        overview = self.reading().show(name).as_dict()
+        self.emit(finished_text(overview, time.monotonic() - self.began), overview)
