@@ -4,25 +4,82 @@ nothing.
 A listener may close its end or the disk may be full: that never stops the run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import IO
 
 from deployer import events
-from deployer.cli.activity import Line, Weight, line_of, place_of
 from deployer.cli.options import Options
 from deployer.cli.text import clip, duration, is_terminal, may_colour, paint, write
+from deployer.storage.journal import readable
 
 BEAT = 10.0  # seconds of silence after which a pipe is told that we live
 _INTERVAL = 0.2
 _LONGEST = 500
 _ERASE = "\r\x1b[2K"
+_RUNGS = {"connect": "waiting for the port", "banner": "waiting for SSH", "authenticate": "logging in"}
+
+
+class Weight(IntEnum):
+    """How long a line is worth looking at."""
+
+    DETAIL = 0  # for --verbose only
+    PASSING = 1  # until the next one about the same: a terminal draws it, and keeps it no longer
+    LASTING = 2
+
+
+_TASKS = {"changed": Weight.PASSING, "failed": Weight.LASTING, "unreachable": Weight.LASTING}
+
+
+@dataclass(frozen=True)
+class Line:
+    """`about` is the resource or host that the line speaks of; `look` is for a terminal with colours."""
+
+    text: str
+    weight: Weight = Weight.LASTING
+    about: str = ""
+    look: str = "dim"
+
+
+def line_of(event: events.Event, place: str) -> Line:  # noqa: PLR0911 - a table of cases
+    """The event in words. `place` is `[3/8] tofu_plan`, the step at work."""
+    match event:
+        case events.RunStarted():
+            return Line(f"{event.environment}: {event.command}", look="bold")
+        case events.RunFinished():
+            return Line(f"{event.command} {event.outcome}, {duration(event.seconds)}")
+        case events.StepStarted():
+            return Line(f"   {place}: started", Weight.PASSING)
+        case events.StepFinished():
+            return Line(f"ok {place:<30} {duration(event.seconds):>11}  {event.note}", look="green")
+        case events.StepFailedEvent():
+            return Line(f"!! {place:<30} {duration(event.seconds):>11}  {event.failure}", look="red")
+        case events.ResourceProgress(status="start" | "says"):
+            return Line(f"   {event.address}: {event.message or event.action}", Weight.PASSING, event.address)
+        case events.ResourceProgress(status="done" | "failed"):
+            text = f"   {event.address}: {event.action} {event.status}, {duration(event.seconds)}"
+            return Line(text, about=event.address)
+        case events.HostProgress():
+            rung = _RUNGS.get(event.rung, event.rung.replace("_", "-"))
+            answer = f" ({event.answer})" if event.answer else ""
+            return Line(f"   {event.host}: {rung}{answer}", Weight.PASSING, event.host)
+        case events.TaskProgress(status="start"):
+            return Line(f"   task: {event.task}", Weight.PASSING, "task")
+        case events.TaskProgress():
+            message = f": {event.message}" if event.message else ""
+            weight = _TASKS.get(event.status, Weight.DETAIL)
+            return Line(f"   {event.host}: {event.status}: {event.task}{message}", weight, "task")
+        case events.Notice():
+            level, look = ("note", "dim") if event.level == "info" else (event.level, "yellow")
+            return Line(f"   {level}: {event.message}", look=look)
+        case _:
+            return Line(f"   {readable(event)}", Weight.DETAIL)
 
 
 class Renderer:
@@ -32,7 +89,7 @@ class Renderer:
         self._stream = stream
         self._verbose = verbose
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
         with self._lock:
@@ -41,18 +98,11 @@ class Renderer:
     def tick(self) -> None:
         """Shows that time passes; called several times a second."""
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """While it lasts the terminal belongs to a question."""
-        with self._lock:
-            self._erase()
-            yield
+    def erase(self) -> None:
+        """Takes away what is drawn for the time being."""
 
     def _hear(self, event: events.Event) -> None:
-        pass
-
-    def _erase(self) -> None:
-        pass
+        """Shows what is to be shown of it."""
 
 
 @contextmanager
@@ -74,8 +124,7 @@ def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
     finally:
         over.set()
         thread.join()
-        with renderer.paused():
-            pass  # a line that is drawn goes with the run
+        renderer.erase()
 
 
 class _JsonLines(Renderer):
@@ -99,19 +148,16 @@ class Plain(Renderer):
                 self._say(Line(f"   {self._now()}"))
 
     def _hear(self, event: events.Event) -> None:
+        if isinstance(event, events.StepStarted):
+            self._place, self._since = f"[{event.number}/{event.total}] {event.step}", self._clock()
+            self._doing = {}
         line = line_of(event, self._place)
-        match event:
-            case events.StepStarted():
-                self._place, self._since = place_of(event), self._clock()
-                self._doing = {}
-            case events.StepFinished() | events.StepFailedEvent() | events.RunFinished():
-                self._place = ""
-            case _ if self._place and line.about and line.weight > Weight.DETAIL:
-                self._doing.pop(line.about, None)  # what is new comes last
-                if line.weight is Weight.PASSING:
-                    self._doing[line.about] = line.text.strip()
-            case _:
-                pass
+        if isinstance(event, events.StepFinished | events.StepFailedEvent | events.RunFinished):
+            self._place = ""
+        elif self._place and line.about and line.weight > Weight.DETAIL:
+            self._doing.pop(line.about, None)  # what is new comes last
+            if line.weight is Weight.PASSING:
+                self._doing[line.about] = line.text.strip()
         if self._verbose or line.weight >= self._least:
             self._say(line)
 
@@ -140,11 +186,11 @@ class Live(Plain):
                 self._drawn = True
 
     def _say(self, line: Line) -> None:
-        self._erase()
+        self.erase()
         text = paint(clip(line.text, _LONGEST), line.look, colour=may_colour(self._stream))
         write(self._stream, text + "\n")
 
-    def _erase(self) -> None:
+    def erase(self) -> None:
         if self._drawn:
             write(self._stream, _ERASE)
             self._drawn = False

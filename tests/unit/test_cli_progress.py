@@ -226,20 +226,18 @@ def test_a_terminal_keeps_finished_steps_and_ends_clean() -> None:
     ]
 
 
-def test_while_a_question_is_asked_nothing_is_drawn() -> None:
-    stream = Terminal()
-    renderer = Live(stream, clock=Clock())
-    for event in STORY[:3]:
-        renderer(event)
-    renderer.tick()
-    ticking = threading.Thread(target=renderer.tick)
-    with renderer.paused():
-        ticking.start()
-        ticking.join(0.2)
-        assert ticking.is_alive(), "it waits for the answer"
-        assert screen(stream.getvalue()) == ["demo: provision", ""]
-    ticking.join()
-    assert len(screen(stream.getvalue())[1]) > 0
+def test_between_two_steps_where_questions_are_asked_nothing_is_drawn() -> None:
+    def act(renderer: Live, clock: Clock) -> None:
+        for event in STORY[:8]:
+            renderer(event)
+            renderer.tick()
+        renderer(ResourceProgress(address="machine", action="create", status="start"))
+        clock.now += 100
+        renderer.tick()
+
+    lines = screen(live(act))
+    assert lines[-2].startswith("ok [1/2] tofu_apply")
+    assert lines[-1] == ""
 
 
 def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
