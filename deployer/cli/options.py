@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
+import deployer
 from deployer.cli.overview import finished_text
 from deployer.storage.folder import find_home
-
-if TYPE_CHECKING:
-    from deployer import Deployer
 
 
 @dataclass
@@ -36,21 +34,18 @@ class Options:
         """The home, as the library finds it; costs no import of it."""
         return self.home or find_home(Path.cwd(), os.environ)
 
-    def reading(self) -> Deployer:
+    def reading(self) -> deployer.Deployer:
         """The library, for a command that looks only."""
-        from deployer import Deployer
-
-        return Deployer(self.home)
+        return deployer.Deployer(self.home)
 
     @contextmanager
-    def working(self) -> Iterator[Deployer]:
+    def working(self) -> Iterator[deployer.Deployer]:
         """The library with its progress on stderr; Ctrl+C and SIGTERM are requests to stop while the block runs."""
-        from deployer import Deployer
         from deployer.cli.progress import progress
         from deployer.process import Interrupts
 
         with progress(self, sys.stderr) as report, Interrupts().listening() as interrupts:
-            yield Deployer(self.home, report=report, interrupts=interrupts, lock_timeout=self.lock_timeout)
+            yield deployer.Deployer(self.home, report=report, interrupts=interrupts, lock_timeout=self.lock_timeout)
 
     def emit(self, text: str, data: object) -> None:
         """The result to stdout, in the form that was asked for."""
