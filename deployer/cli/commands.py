@@ -20,21 +20,6 @@ from deployer.errors import ToolMissing
 from deployer.events import printable
 from deployer.storage.glance import glance
 
-_EPILOG = """\b
-Example:
-  deployer init                    write a commented demo.yml
-  deployer up demo.yml             make it
-  deployer destroy demo            take everything away
-
-\b
-Shell completion:
-  eval "$(_DEPLOYER_COMPLETE=bash_source deployer)"    also zsh_source, fish_source
-
-\b
-Exit codes:
-  0 done, 1 a step failed, 2 usage or invalid file, 3 wrong state, 4 locked,
-  5 unreadable state, 6 a tool is missing or too old, 130 interrupted
-"""
 _PATH = click.Path(path_type=Path)
 NAME = click.Argument(["name"], shell_complete=names)
 MAYBE_NAME = click.Argument(["name"], required=False, shell_complete=names)
@@ -44,48 +29,73 @@ FROM_START = flag("--from-start", help="Do the whole phase again, finished steps
 YES = flag("--yes", "-y", help="Do not ask.")
 
 
-@click.group(cls=Program, params=[*COMMON], epilog=_EPILOG, invoke_without_command=True)
+@click.group(cls=Program, params=[*COMMON], invoke_without_command=True)
 @click.version_option(__version__, message="deployer %(version)s")
 @click.pass_context
 def program(ctx: click.Context) -> None:
-    """Environments of machines, from a short YAML file to configured hosts and back to nothing."""
+    """Environments of machines, from a short YAML file to configured hosts and back to nothing.
+
+    Example:
+      deployer init                    write a commented demo.yml
+      deployer up demo.yml             make it
+      deployer destroy demo            take everything away
+
+    Shell completion:
+      eval "$(_DEPLOYER_COMPLETE=bash_source deployer)"    also zsh_source, fish_source
+
+    Exit codes:
+      0 done, 1 a step failed, 2 usage or invalid file, 3 wrong state, 4 locked,
+      5 unreadable state, 6 a tool is missing or too old, 130 interrupted
+    """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-_DIRECTORY = click.Argument(["directory"], default=".", type=click.Path(path_type=Path, file_okay=False))
-
-
-@program.add(_DIRECTORY, example="deployer init demo        # writes demo/demo.yml")
+@program.add(click.Argument(["directory"], default=".", type=click.Path(path_type=Path, file_okay=False)))
 def init(options: Options, directory: Path) -> None:
-    """Write a commented demo.yml that works as it stands."""
+    """Write a commented demo.yml that works as it stands.
+
+    Example:
+      deployer init demo        # writes demo/demo.yml
+    """
     file = directory / options.reading().init(directory).name
     text = f"Wrote {printable(str(file))}\nNext: deployer up {shlex.quote(str(file))}"
     options.emit(text, {"file": str(file)})
 
 
-@program.add(FILE, example="deployer validate -f demo.yml")
+@program.add(FILE)
 def validate(options: Options, file: Path) -> None:
-    """Check a configuration file; nothing is made or changed."""
+    """Check a configuration file; nothing is made or changed.
+
+    Example:
+      deployer validate -f demo.yml
+    """
     spec = options.reading().validate(file)
     facts = {"name": spec.name, "hosts": [*spec.hosts], "playbooks": spec.configure.playbooks}
     options.emit(printable(f"{file}: ok, environment {spec.name}"), {"valid": True, "file": str(file), **facts})
 
 
-@program.add(example="deployer schema > .deployer/schema.json")
+@program.add()
 def schema(options: Options) -> None:
-    """Print the JSON Schema of a configuration file, for editors."""
+    """Print the JSON Schema of a configuration file, for editors.
+
+    Example:
+      deployer schema > .deployer/schema.json
+    """
     from deployer.config.guide import schema as json_schema
 
     data = json_schema()
     options.emit(json.dumps(data, indent=2), data)
 
 
-@program.add(FILE, LOCK_TIMEOUT, example="deployer create -f demo.yml")
+@program.add(FILE, LOCK_TIMEOUT)
 def create(options: Options, file: Path) -> None:
     """Accept a file as a new environment.
 
     Nothing is made yet.
+
+    Example:
+      deployer create -f demo.yml
     """
     with options.working() as deployer:
         name = deployer.create(file).name
@@ -93,14 +103,16 @@ def create(options: Options, file: Path) -> None:
 
 
 _FILE_OR_NAME = click.Argument(["file_or_name"], metavar="FILE-or-NAME", type=click.Path(), shell_complete=names)
-_UP = "deployer up demo.yml       # later, to go on or to change something: deployer up demo.yml"
 
 
-@program.add(_FILE_OR_NAME, FROM_START, YES, LOCK_TIMEOUT, example=_UP)
+@program.add(_FILE_OR_NAME, FROM_START, YES, LOCK_TIMEOUT)
 def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None:
     """Do all that is left to do until it is configured.
 
     With a file that has changed, what changed is shown first.
+
+    Example:
+      deployer up demo.yml       # later, to go on or to change something: deployer up demo.yml
     """
     with options.working() as deployer:
         asked = confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
@@ -108,9 +120,13 @@ def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None
     options.emit_outcome(name)
 
 
-@program.add(NAME, LOCK_TIMEOUT, example="deployer plan demo")
+@program.add(NAME, LOCK_TIMEOUT)
 def plan(options: Options, name: str) -> None:
-    """Show what OpenTofu would do now; nothing is changed."""
+    """Show what OpenTofu would do now; nothing is changed.
+
+    Example:
+      deployer plan demo
+    """
     with options.working() as deployer:
         found = deployer.plan(name)
     changes = [{"address": change.address, "action": change.action} for change in found.changes]
@@ -118,12 +134,14 @@ def plan(options: Options, name: str) -> None:
     options.emit(plan_text(f"{name}:", found), data)
 
 
-_PROVISION = "deployer provision demo\ndeployer provision -f demo.yml --yes     # with what changed in the file"
-
-
-@program.add(MAYBE_NAME, MAYBE_FILE, FROM_START, YES, LOCK_TIMEOUT, example=_PROVISION)
+@program.add(MAYBE_NAME, MAYBE_FILE, FROM_START, YES, LOCK_TIMEOUT)
 def provision(options: Options, name: str | None, file: Path | None, from_start: bool, yes: bool) -> None:
-    """Make the machines and wait until they are ready."""
+    """Make the machines and wait until they are ready.
+
+    Example:
+      deployer provision demo
+      deployer provision -f demo.yml --yes     # with what changed in the file
+    """
     if not (name or file):
         raise click.UsageError("give the environment's NAME, or a file with -f FILE")
     with options.working() as deployer:
@@ -134,53 +152,70 @@ def provision(options: Options, name: str | None, file: Path | None, from_start:
     options.emit_outcome(name)
 
 
-@program.add(NAME, FROM_START, LOCK_TIMEOUT, example="deployer configure demo")
+@program.add(NAME, FROM_START, LOCK_TIMEOUT)
 def configure(options: Options, name: str, from_start: bool) -> None:
-    """Run the playbooks on the machines."""
+    """Run the playbooks on the machines.
+
+    Example:
+      deployer configure demo
+    """
     with options.working() as deployer:
         deployer.configure(name, from_start=from_start)
     options.emit_outcome(name)
 
 
 _ABANDON = flag("--abandon", help="You have looked, and nothing exists any more: OpenTofu is not asked.")
-_DESTROY = "deployer destroy demo\ndeployer destroy demo --yes     # in a script"
 
 
-@program.add(NAME, YES, _ABANDON, LOCK_TIMEOUT, example=_DESTROY)
+@program.add(NAME, YES, _ABANDON, LOCK_TIMEOUT)
 def destroy(options: Options, name: str, yes: bool, abandon: bool) -> None:
-    """Take everything away that was made."""
+    """Take everything away that was made.
+
+    Example:
+      deployer destroy demo
+      deployer destroy demo --yes     # in a script
+    """
     with options.working() as deployer:
-        if not yes and (overview := deployer.show(name).as_dict())["state"] != "destroyed":
+        if not yes and (found := deployer.show(name)).state != "destroyed":
             question = f"Forget {name} without asking OpenTofu?" if abandon else f"Destroy {name}?"
             again = f"deployer destroy {name}" + (" --abandon" if abandon else "")
-            ask(f"{name} is {overview['state']}. {overview['exists']}", question, again=again)
+            ask(f"{name} is {found.state}. {found.exists}", question, again=again)
         deployer.destroy(name, abandon=abandon)
     options.emit_outcome(name)
 
 
-@program.add(NAME, example="deployer status demo")
+@program.add(NAME)
 def status(options: Options, name: str) -> None:
-    """Print the state and nothing else."""
+    """Print the state and nothing else.
+
+    Example:
+      deployer status demo
+    """
     # Prompts ask this at every line typed: a glance costs a fraction of what loading the library does.
     state = glance(options.where(), name) or options.reading().status(name)
     options.emit(state, {"name": name, "state": state})
 
 
-_REFRESH = flag("--refresh", help="Compare with reality: OpenTofu's refresh, and whether hosts answer.")
-_SHOW = "deployer show demo\ndeployer show demo --refresh     # compared with what is really there"
-
-
-@program.add(NAME, _REFRESH, example=_SHOW)
+@program.add(NAME, flag("--refresh", help="Compare with reality: OpenTofu's refresh, and whether hosts answer."))
 def show(options: Options, name: str, refresh: bool) -> None:
-    """Show everything about an environment, and what to type next."""
+    """Show everything about an environment, and what to type next.
+
+    Example:
+      deployer show demo
+      deployer show demo --refresh     # compared with what is really there
+    """
     with options.working() as deployer:
         overview = deployer.show(name, refresh=refresh).as_dict()
     options.emit(show_text(overview), overview)
 
 
-@program.add(example="deployer list")
+@program.add()
 def list_(options: Options) -> None:
-    """List all environments of this home, destroyed ones too."""
+    """List all environments of this home, destroyed ones too.
+
+    Example:
+      deployer list
+    """
     entries = options.reading().list()
     rows = [("NAME", "STATE", "RESOURCES", "CHANGED", "")]
     for e in entries:
@@ -200,15 +235,15 @@ class _Ssh(click.Command):
         return super().parse_args(ctx, args[:at])
 
 
-_HOST = click.Argument(["host"], required=False)
-_SSH = "deployer ssh demo\ndeployer ssh demo web -- sudo systemctl status nginx"
-
-
-@program.add(NAME, _HOST, example=_SSH, kind=_Ssh)
+@program.add(NAME, click.Argument(["host"], required=False), kind=_Ssh)
 def ssh(options: Options, name: str, host: str | None, remote_command: list[str]) -> None:
     """Log in to a host, or run a command there.
 
     deployer ssh NAME [HOST] [-- COMMAND]
+
+    Example:
+      deployer ssh demo
+      deployer ssh demo web -- sudo systemctl status nginx
     """
     argv = options.reading().ssh_command(name, host, remote_command)
     sys.stdout.flush()
@@ -218,11 +253,14 @@ def ssh(options: Options, name: str, host: str | None, remote_command: list[str]
         raise ToolMissing(f"{argv[0]} cannot be started", detail=str(error.strerror), help="deployer doctor") from None
 
 
-@program.add(NAME, example="deployer logs demo | tail -20")
+@program.add(NAME)
 def logs(options: Options, name: str) -> None:
     """Print the log of the last run.
 
     `show` names it; those of earlier runs are beside it.
+
+    Example:
+      deployer logs demo | tail -20
     """
     path = options.reading().show(name).log
     text = Path(path).read_text(encoding="utf-8", errors="replace") if path else ""
@@ -231,12 +269,16 @@ def logs(options: Options, name: str) -> None:
 
 _ALL = flag("--list", "listed", help="All hosts and their variables (the default).")
 _ONE = click.Option(["--host"], metavar="HOST", help="The variables of one host.")
-_INVENTORY = "deployer inventory demo --list\nansible-playbook -i inventory/deployer site.yml"
 
 
-@program.add(MAYBE_NAME, _ALL, _ONE, example=_INVENTORY)
+@program.add(MAYBE_NAME, _ALL, _ONE)
 def inventory(options: Options, name: str | None, listed: bool, host: str | None) -> None:
-    """Print Ansible's dynamic inventory, as JSON."""
+    """Print Ansible's dynamic inventory, as JSON.
+
+    Example:
+      deployer inventory demo --list
+      ansible-playbook -i inventory/deployer site.yml
+    """
     if listed and host:
         raise click.UsageError("give either --list or --host")
     found: Any = options.reading().inventory(name)
@@ -244,14 +286,15 @@ def inventory(options: Options, name: str | None, listed: bool, host: str | None
     options.emit(json.dumps(data, indent=2), data)
 
 
-_INSTALL = flag("--install", help="Bring OpenTofu where it is missing.")
-
-
-@program.add(_INSTALL, example="deployer doctor\ndeployer doctor --install     # brings OpenTofu")
+@program.add(flag("--install", help="Bring OpenTofu where it is missing."))
 def doctor(options: Options, install: bool) -> int:
     """Check every tool that is needed.
 
     Says what to type for each that is missing; exit code 6 then.
+
+    Example:
+      deployer doctor
+      deployer doctor --install     # brings OpenTofu
     """
     with options.working() as deployer:
         checks = deployer.doctor(install=install)

@@ -1,6 +1,7 @@
 """What the program is made of: a group of commands, and the options that each has, before or after its name."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,17 @@ from deployer.cli.options import Options
 class Program(click.Group):
     """Its help names the commands in the order in which they were added."""
 
+    def __init__(self, *, help: str | None, **attributes: Any) -> None:
+        super().__init__(**attributes | _help(help))
+
     def add(
-        self, *parameters: click.Parameter, example: str, kind: type[click.Command] = click.Command
+        self, *parameters: click.Parameter, kind: type[click.Command] = click.Command
     ) -> Callable[[Callable[..., Any]], click.Command]:
-        """Makes a function a command of that name; it is given `Options` first. `example` stands at the end of its
-        help."""
+        """Makes a function a command of that name; it is given `Options` first. Its docstring is the help."""
 
         def make(function: Callable[..., Any]) -> click.Command:
-            return self.command(
-                function.__name__.rstrip("_"),
-                cls=kind,
-                params=[*parameters, *COMMON],
-                short_help=str(function.__doc__).split("\n", 1)[0].rstrip("."),
-                epilog="\b\nExample:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
-            )(click.pass_obj(function))
+            name, taken = function.__name__.rstrip("_"), [*parameters, *COMMON]
+            return self.command(name, cls=kind, params=taken, **_help(function.__doc__))(click.pass_obj(function))
 
         return make
 
@@ -38,6 +36,13 @@ class Program(click.Group):
         if close and close != [cmd_name]:
             raise click.UsageError(f"no such command {cmd_name[:60]!r}; did you mean {close[0]}?", ctx)
         return super().get_command(ctx, cmd_name)
+
+
+def _help(docstring: str | None) -> dict[str, Any]:
+    """What click shall say: the example, and what comes after it, at the end and line by line."""
+    text, _, example = inspect.cleandoc(docstring or "").partition("\n\nExample:\n")
+    epilog = "\b\nExample:\n" + example.replace("\n\n", "\n\n\b\n")
+    return {"help": text, "short_help": text.partition("\n")[0].rstrip("."), "epilog": epilog}
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
