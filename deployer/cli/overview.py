@@ -1,7 +1,5 @@
 """An environment's overview (`show`) as text. Knows its fields, and no environment."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -18,11 +16,15 @@ def finished_text(overview: Mapping[str, Any], seconds: float) -> str:
 
 def show_text(overview: Mapping[str, Any]) -> str:
     """Everything a person needs, the next command last."""
-    failure = overview["failure"] or {}
+    failure, holder = overview["failure"] or {}, overview["busy"] or {}
     directory = shlex.quote(str(overview["tofu_directory"]))
+    at = f"at {overview['step']}" if overview["step"] else "between two steps"
+    doing = " at ".join(filter(None, (holder.get("command"), holder.get("step"))))
+    # The command, and the tools that it has started.
+    workers = [holder | {"doing": doing}, *holder["children"]] if holder else []
     rows = [
-        ("state", _state(overview)),
-        *(("busy", line) for line in _busy(overview["busy"])),
+        ("state", f"{overview['state']}, interrupted {at}" if overview["interrupted"] else overview["state"]),
+        *(("busy", f"{worker['doing']}, pid {worker['pid']}, since {worker['since']}") for worker in workers),
         ("failed at", "{step} ({kind})".format(**failure) if failure else ""),
         ("cause", failure.get("cause", "")),
         ("changed", moment(overview["changed_at"])),
@@ -46,20 +48,6 @@ def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         if value:
             yield f"  {label if label != before else '':<10} {indented(value, ' ' * 13)}"
             before = label
-
-
-def _state(overview: Mapping[str, Any]) -> str:
-    at = f"at {overview['step']}" if overview["step"] else "between two steps"
-    return f"{overview['state']}, interrupted {at}" if overview["interrupted"] else str(overview["state"])
-
-
-def _busy(holder: Mapping[str, Any] | None) -> Iterator[str]:
-    """Who works on it: the command and its step, and the tools that it has started."""
-    if holder:
-        doing = " at ".join(filter(None, (holder["command"], holder["step"])))
-        yield f"{doing}, pid {holder['pid']}, since {holder['since']}"
-        for child in holder["children"]:
-            yield f"{child['doing']}, pid {child['pid']}, since {child['since']}"
 
 
 def _host_rows(overview: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,5 @@
 """Values as people read them in a terminal: times, tables, colours. Knows no environment."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Sequence
