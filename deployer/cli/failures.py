@@ -1,8 +1,7 @@
 """The one place where errors become text, JSON and exit codes. Nothing that goes wrong shows a traceback unasked."""
 
-from __future__ import annotations
-
 import json
+import sys
 import tempfile
 import traceback
 from contextlib import suppress
@@ -10,8 +9,19 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.text import indented, paint
+from deployer.cli.options import Options
+from deployer.cli.text import indented, may_colour, paint, write
 from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
+
+
+def tell(raised: BaseException, options: Options) -> int:
+    """Tells what was raised, in the form that was asked for, and returns the exit code."""
+    error = as_error(raised)
+    shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
+    write(sys.stderr, shown + "\n")
+    if options.output == "json":
+        write(sys.stdout, as_json(error) + "\n")
+    return error.exit_code
 
 
 def as_error(error: BaseException) -> DeployerError:
@@ -47,12 +57,12 @@ def as_json(error: DeployerError) -> str:
 
 
 def _defect(error: BaseException) -> DeployerError:
-    story, place = "".join(traceback.format_exception(error)), traceback.extract_tb(error.__traceback__)[-1]
+    place = traceback.extract_tb(error.__traceback__)[-1]
     kept = "could not be written"
     with suppress(OSError):
         descriptor, kept = tempfile.mkstemp(".log", "deployer-error-")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(story)
+            traceback.print_exception(error, file=file)
     return DeployerError(
         "internal error: a defect of deployer itself",
         detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {kept}",

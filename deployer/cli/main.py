@@ -1,7 +1,5 @@
 """The program's entry: reads the command line, calls the command, tells what went wrong. Knows no command's work."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -12,9 +10,8 @@ from typing import TextIO
 import click
 
 from deployer.cli.commands import program
-from deployer.cli.failures import as_error, as_json, render
+from deployer.cli.failures import tell
 from deployer.cli.options import Options
-from deployer.cli.text import may_colour, write
 
 _COMPLETE = "_DEPLOYER_COMPLETE"
 
@@ -26,27 +23,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options()
     try:
         code = _run(arguments, options)
+    except click.exceptions.Exit as end:  # `--help`, `--version`
+        code = end.exit_code
     except BrokenPipeError:  # `deployer list | head -1`: who reads our result has had enough
         code = 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything ends
-        code = _tell(error, options, arguments)
+        # A line that could not be read to its end may still say how its error shall look.
+        if "--output json" in " ".join(arguments).replace("=", " "):
+            options.output = "json"
+        code = tell(error, options)
     for stream in (sys.stdout, sys.stderr):
         _settle(stream)
     return code
 
 
 def _run(arguments: list[str], options: Options) -> int:
-    try:
-        if instruction := os.environ.get(_COMPLETE):
-            from click.shell_completion import shell_complete
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
 
-            return shell_complete(program, {"obj": options}, "deployer", _COMPLETE, instruction)
-        # Not click's own `main`: it has answers of its own to Ctrl+C and to a broken pipe.
-        with program.make_context("deployer", arguments, obj=options) as context:
-            code = program.invoke(context)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as end:  # `--help`, `--version`
-        return end.exit_code
+        return shell_complete(program, {"obj": options}, "deployer", _COMPLETE, instruction)
+    # Not click's own `main`: it has answers of its own to Ctrl+C and to a broken pipe.
+    with program.make_context("deployer", arguments, obj=options) as context:
+        return int(program.invoke(context) or 0)
 
 
 def _prepare_streams() -> None:
@@ -62,18 +60,6 @@ def _prepare_streams() -> None:
         setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name we cannot spell in this locale is no failure
-
-
-def _tell(raised: BaseException, options: Options, arguments: Sequence[str]) -> int:
-    # A line that could not be read to its end may still say how its error shall look.
-    if "--output json" in " ".join(arguments).replace("=", " "):
-        options.output = "json"
-    error = as_error(raised)
-    shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
-    write(sys.stderr, shown + "\n")
-    if options.output == "json":
-        write(sys.stdout, as_json(error) + "\n")
-    return error.exit_code
 
 
 def _settle(stream: TextIO) -> None:
