@@ -97,9 +97,7 @@ def create(options: Options, file: Path) -> None:
     Example:
       deployer create -f demo.yml
     """
-    with options.working() as deployer:
-        name = deployer.create(file).name
-    options.emit_outcome(name)
+    options.change(lambda deployer: deployer.create(file).name)
 
 
 _FILE_OR_NAME = click.Argument(["file_or_name"], metavar="FILE-or-NAME", type=click.Path(), shell_complete=names)
@@ -114,10 +112,8 @@ def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None
     Example:
       deployer up demo.yml       # later, to go on or to change something: deployer up demo.yml
     """
-    with options.working() as deployer:
-        asked = confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
-        name = deployer.up(file_or_name, from_start=from_start, confirm=asked).name
-    options.emit_outcome(name)
+    asked = confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
+    options.change(lambda deployer: deployer.up(file_or_name, from_start=from_start, confirm=asked).name)
 
 
 @program.add(NAME, LOCK_TIMEOUT)
@@ -129,7 +125,7 @@ def plan(options: Options, name: str) -> None:
     """
     with options.working() as deployer:
         found = deployer.plan(name)
-    changes = [{"address": change.address, "action": change.action} for change in found.changes]
+    changes = [asdict(change) for change in found.changes]
     data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": changes}
     options.emit(plan_text(f"{name}:", found), data)
 
@@ -142,14 +138,12 @@ def provision(options: Options, name: str | None, file: Path | None, from_start:
       deployer provision demo
       deployer provision -f demo.yml --yes     # with what changed in the file
     """
-    if not (name or file):
+    if not (wanted := file or name):
         raise click.UsageError("give the environment's NAME, or a file with -f FILE")
-    with options.working() as deployer:
-        if name and file and (other := deployer.validate(file).name) != name:
-            raise click.UsageError(f"{file} is the file of environment {other}, not of {name}")
-        asked = confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
-        name = deployer.provision(file or str(name), from_start=from_start, confirm=asked).name
-    options.emit_outcome(name)
+    if name and file and (other := options.reading().validate(file).name) != name:
+        raise click.UsageError(f"{file} is the file of environment {other}, not of {name}")
+    asked = confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
+    options.change(lambda deployer: deployer.provision(wanted, from_start=from_start, confirm=asked).name)
 
 
 @program.add(NAME, FROM_START, LOCK_TIMEOUT)
@@ -159,9 +153,7 @@ def configure(options: Options, name: str, from_start: bool) -> None:
     Example:
       deployer configure demo
     """
-    with options.working() as deployer:
-        deployer.configure(name, from_start=from_start)
-    options.emit_outcome(name)
+    options.change(lambda deployer: deployer.configure(name, from_start=from_start).name)
 
 
 _ABANDON = flag("--abandon", help="You have looked, and nothing exists any more: OpenTofu is not asked.")
@@ -175,13 +167,11 @@ def destroy(options: Options, name: str, yes: bool, abandon: bool) -> None:
       deployer destroy demo
       deployer destroy demo --yes     # in a script
     """
-    with options.working() as deployer:
-        if not yes and (found := deployer.show(name)).state != "destroyed":
-            question = f"Forget {name} without asking OpenTofu?" if abandon else f"Destroy {name}?"
-            again = f"deployer destroy {name}" + (" --abandon" if abandon else "")
-            ask(f"{name} is {found.state}. {found.exists}", question, again=again)
-        deployer.destroy(name, abandon=abandon)
-    options.emit_outcome(name)
+    if not yes and (found := options.reading().show(name)).state != "destroyed":
+        question = f"Forget {name} without asking OpenTofu?" if abandon else f"Destroy {name}?"
+        again = f"deployer destroy {name}" + (" --abandon" if abandon else "")
+        ask(f"{name} is {found.state}. {found.exists}", question, again=again)
+    options.change(lambda deployer: deployer.destroy(name, abandon=abandon).name)
 
 
 @program.add(NAME)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,10 @@ class Options:
         """The result to stdout, in the form that was asked for."""
         click.echo(json.dumps(data, default=str) if self.output == "json" else text)
 
-    def emit_outcome(self, name: str) -> None:
-        """What a command that changes something leaves behind; after its progress has ended."""
+    def change(self, act: Callable[[deployer.Deployer], str]) -> None:
+        """Does what changes an environment; then, after the progress has ended, shows what `act` left behind under the
+        name that it returned."""
+        with self.working() as library:
+            name = act(library)
         overview = self.reading().show(name).as_dict()
         self.emit(finished_text(overview, time.monotonic() - self.began), overview)
