@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from deployer import __version__
-from deployer.cli.options import Options
 from deployer.cli.overview import show_text
-from deployer.cli.program import COMMON, LOCK_TIMEOUT, Program, flag, names
+from deployer.cli.program import COMMON, LOCK_TIMEOUT, Options, Program, flag, names
 from deployer.cli.questions import ask, confirm, plan_text
 from deployer.cli.text import moment, table
 from deployer.errors import ToolMissing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.options import Options
+from deployer.cli.program import Options
 from deployer.cli.text import indented, may_colour, paint, write
 from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
 

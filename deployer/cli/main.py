@@ -11,7 +11,7 @@ import click
 
 from deployer.cli.commands import program
 from deployer.cli.failures import tell
-from deployer.cli.options import Options
+from deployer.cli.program import Options
 
 _COMPLETE = "_DEPLOYER_COMPLETE"
 

@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import IO
+from typing import IO, NamedTuple
 
 from deployer import events
-from deployer.cli.options import Options
+from deployer.cli.program import Options
 from deployer.cli.text import clip, duration, is_terminal, may_colour, paint, write
 from deployer.storage.journal import readable
 
@@ -37,8 +36,7 @@ class Weight(IntEnum):
 _TASKS = {"changed": Weight.PASSING, "failed": Weight.LASTING, "unreachable": Weight.LASTING}
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """`about` is the resource or host that the line speaks of; `look` is for a terminal with colours."""
 
     text: str

@@ -18,7 +18,7 @@ from deployer.cli.main import main
 # Made-up events, as a run tells them: fast enough for a test, slow enough for the line to be drawn.
 _RUN = """
 import sys, time
-from deployer.cli.options import Options
+from deployer.cli.program import Options
 from deployer.cli.progress import progress
 from deployer.events import *
 

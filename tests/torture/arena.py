@@ -20,7 +20,7 @@ from tests.torture.world import Done, World, orphanage, randomness
 
 # What the program imports at its first use; loaded once here, so that the forked ones need not.
 _PRELOADED = (
-    "cli.main", "cli.runs", "cli.show", "cli.status", "cli.progress", "app.deployer", "app.overview", "app.reality",
+    "cli.main", "cli.commands", "cli.show", "cli.status", "cli.progress", "app.deployer", "app.overview", "app.reality",
     "workflows.provision", "workflows.configure", "workflows.destroy", "ansible", "remote", "tofu.engine",
     "config.loading", "config.diff", "storage.lock", "storage.journal", "workflows.run", "workflows.recovery",
 )  # fmt: skip

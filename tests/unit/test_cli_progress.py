@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from deployer.cli.options import Options
+from deployer.cli.program import Options
 from deployer.cli.progress import Live, Plain, progress
 from deployer.cli.text import clip, duration, table
 from deployer.events import (
