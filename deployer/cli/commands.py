@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -235,7 +234,6 @@ def ssh(options: Options, name: str, host: str | None, remote_command: list[str]
       deployer ssh demo web -- sudo systemctl status nginx
     """
     argv = options.reading().ssh_command(name, host, remote_command)
-    sys.stdout.flush()
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - ssh takes our place: its terminal, its signals, its exit code
     except OSError as error:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def ask(text: str, question: str, *, again: str) -> bool:
     """Shows `text` and asks. Raises Declined at a no, or where nobody can be asked; `again`: what to type then."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        message = f"{question} Nobody can be asked: this is no terminal"
-        raise Declined(message, detail=text, help=f"{again} --yes")
+        raise Declined(f"{question} Nobody can be asked: this is no terminal", detail=text, help=f"{again} --yes")
     # While we wait for an answer there is nothing to bring to an orderly end: Ctrl+C is a no.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
