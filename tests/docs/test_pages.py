@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from deployer import environment as environments
 from deployer.app.deployer import Deployer
 from deployer.cli.commands import program
 from deployer.config.loading import load_spec
 from deployer.environment import STATES
-from deployer.environment import states as environments
 from deployer.errors import DeployerError
 from deployer.events import Event
 from deployer.storage.folder import EnvironmentFolder
@@ -229,7 +229,8 @@ def test_files_of_an_environment() -> None:
 
 def test_rooms() -> None:
     rooms = {row[0].strip("`") for row in table(page("docs/architecture.md"), "Room")}
-    assert rooms == {path.parent.name for path in (CHECKOUT / "deployer").glob("*/__init__.py")} | {"errors", "events"}
+    packages = {path.parent.name for path in (CHECKOUT / "deployer").glob("*/__init__.py")}
+    assert rooms == packages | {"environment", "errors", "events"}
 
 
 def test_bundled_playbooks_and_providers() -> None:

@@ -1,29 +1,101 @@
-"""One frozen class for each state; the legal transitions are methods of the class that has them, and nowhere else.
+"""The environment and its states: frozen values, legal transitions, encoding. Refuses to know disks and tools.
 
-The union of all states is here, too.
+One frozen class for each state; the legal transitions are methods of the class that has them, and nowhere else. The
+union of all states is the type-erased environment: its encoding to JSON is exact, and leads back to the very class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeVar
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AwareDatetime, Field, JsonValue
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
-from deployer.environment.facts import (
-    Command,
-    EnvironmentName,
-    Failure,
-    FinishedStep,
-    Host,
-    HostName,
-    Line,
-    Progress,
-    Resources,
-    Specification,
-    Value,
-)
+from deployer.errors import FailureKind
+from deployer.events import printable
+
+
+def _finite(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(data, allow_nan=False)  # ValueError: from JSON, 1e999 comes through as infinity
+    return data
+
+
+Specification = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
+Command = Literal["provision", "configure", "destroy"]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=253)]
+StepName = Annotated[str, Field(pattern=r"^[a-z_]+(:[A-Za-z0-9._-]+)?$", max_length=300)]
+
+
+class Resources(StrEnum):
+    """What may exist in the provider's hands: `possible` is saved before apply, `present` after it."""
+
+    NONE = "none"
+    POSSIBLE = "possible"
+    PRESENT = "present"
+
+
+class Value(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True):
+    """A closed, strictly typed part of an environment. Built on first use: `status` needs few of them.
+
+    Fields have no defaults: a file that has lost its `resources` must not read `none`.
+    `frozen` stands again in every class line below it: pyright does not inherit it.
+    """
+
+
+class PortForward(Value, frozen=True):
+    """A port of this computer (`host`) that leads to the machine's port (`machine`)."""
+
+    host: int = Field(ge=1, le=65535)
+    machine: int = Field(ge=1, le=65535)
+
+
+class Host(Value, frozen=True):
+    """A machine as the provider gave it out."""
+
+    address: str = Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$", max_length=253)
+    port: int = Field(ge=1, le=65535)
+    user: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64)
+    ports: tuple[PortForward, ...]
+    id: Line | None  # the provider's mark of this very machine: where it changes, the machine is another one
+    console: Line | None  # a file with what the machine printed on its console
+
+
+class FinishedStep(Value, frozen=True):
+    name: StepName
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+class Progress(Value, frozen=True):
+    """How far a command is: the step in flight (None between two steps) and the finished ones, in order."""
+
+    command: Command
+    run_id: Line
+    step: StepName | None
+    step_started_at: AwareDatetime | None
+    finished: tuple[FinishedStep, ...]
+
+    @property
+    def finished_names(self) -> tuple[str, ...]:
+        return tuple(step.name for step in self.finished)
+
+
+class Failure(Value, frozen=True):
+    """The failed step, why in one word and in one line, when, and where the whole story is."""
+
+    step: StepName
+    kind: FailureKind
+    cause: Line
+    at: AwareDatetime
+    log: Line
 
 
 class Environment(Value, frozen=True):
@@ -130,9 +202,9 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
         """Saved after an apply that came to a good end; a module may have no resources of its own."""
         return _next(Provisioning, self, at, resources=Resources.PRESENT if exist else Resources.NONE)
 
-    def found_hosts(self, hosts: Mapping[str, Host], at: datetime) -> Provisioning:
+    def found_hosts(self, hosts: dict[str, Host], at: datetime) -> Provisioning:
         """Saved as soon as OpenTofu gives the addresses."""
-        return _next(Provisioning, self, at, hosts=dict(hosts))
+        return _next(Provisioning, self, at, hosts=hosts)
 
     def succeed(self, at: datetime) -> Provisioned:
         return _next(Provisioned, self, at, finished=self.progress.finished)
@@ -213,3 +285,35 @@ def create(name: str, spec: dict[str, JsonValue], directory: str, at: datetime) 
     return Created(
         name=name, spec=spec, directory=directory, created_at=at, changed_at=at, resources=Resources.NONE, hosts={}
     )
+
+
+_ANY: TypeAdapter[AnyEnvironment] = TypeAdapter(AnyEnvironment)
+STATES: tuple[str, ...] = tuple(cls.model_fields["state"].default for cls in get_args(get_args(AnyEnvironment)[0]))
+
+
+class NotAnEnvironment(ValueError):
+    """A text is no environment: `field` names the place (empty: the whole text), `problem` says what is wrong there."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"field {field}: {problem}" if field else problem)
+        self.field = field
+        self.problem = problem
+
+
+def encode(environment: Environment) -> str:
+    """The environment as JSON, complete: `restore` gives back an equal object of the same class."""
+    return environment.model_dump_json(indent=2) + "\n"
+
+
+def restore(text: bytes | str) -> AnyEnvironment:
+    """The environment that `encode` wrote, in its very class.
+
+    Raises NotAnEnvironment for anything else: unknown states, unknown or missing fields, wrong types, broken JSON.
+    """
+    try:
+        return _ANY.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        # The first part is the state by which the class was chosen; where that fails there is none.
+        place = ("state",) if first["type"].startswith("union_tag") else first["loc"][1:]
+        raise NotAnEnvironment(".".join(map(str, place)), printable(first["msg"])[:500]) from None
