@@ -292,12 +292,7 @@ STATES: tuple[str, ...] = tuple(cls.model_fields["state"].default for cls in get
 
 
 class NotAnEnvironment(ValueError):
-    """A text is no environment: `field` names the place (empty: the whole text), `problem` says what is wrong there."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"field {field}: {problem}" if field else problem)
-        self.field = field
-        self.problem = problem
+    """A text is no environment; the message names the field, if it is one, and says what is wrong there."""
 
 
 def encode(environment: Environment) -> str:
@@ -315,5 +310,6 @@ def restore(text: bytes | str) -> AnyEnvironment:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # The first part is the state by which the class was chosen; where that fails there is none.
-        place = ("state",) if first["type"].startswith("union_tag") else first["loc"][1:]
-        raise NotAnEnvironment(".".join(map(str, place)), printable(first["msg"])[:500]) from None
+        field = "state" if first["type"].startswith("union_tag") else ".".join(map(str, first["loc"][1:]))
+        problem = printable(first["msg"])[:500]
+        raise NotAnEnvironment(f"field {field}: {problem}" if field else problem) from None

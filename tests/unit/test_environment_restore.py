@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -227,7 +228,7 @@ def test_ten_thousand_broken_texts_are_refused_or_mean_what_they_say() -> None:
         try:
             environment = restore(text)
         except NotAnEnvironment as error:
-            told[f"{kind.__name__} refused" if error.problem else "no problem told"] += 1
+            told[f"{kind.__name__} refused" if str(error).rpartition(": ")[2] else "no problem told"] += 1
             continue
         told[f"{kind.__name__} accepted"] += 1
         assert is_what_it_says(text, environment), (number, kind.__name__, text)
@@ -257,7 +258,7 @@ def test_a_missing_field_is_refused_by_name_and_never_filled_in(environment: Any
             continue  # one host or one finished step less is an environment, too
         with pytest.raises(NotAnEnvironment) as caught:
             restore(dumped(less))
-        assert caught.value.field == ".".join(map(str, path))
+        assert str(caught.value).partition(": ")[0] == "field " + ".".join(map(str, path))
 
 
 @pytest.mark.parametrize(
@@ -275,8 +276,9 @@ def test_a_missing_field_is_refused_by_name_and_never_filled_in(environment: Any
 def test_the_place_and_the_problem_are_named(text: str | bytes, field: str, problem: str) -> None:
     with pytest.raises(NotAnEnvironment) as caught:
         restore(text)
-    assert caught.value.field == field
-    assert problem in caught.value.problem
+    place = re.match(r"field (\S+): ", str(caught.value))
+    assert (place[1] if place else "") == field
+    assert problem in str(caught.value)[place.end() if place else 0 :]
 
 
 def test_what_is_known_to_exist_is_not_lost_with_its_line() -> None:
