@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 
 def utc_now() -> datetime:
@@ -24,14 +24,22 @@ def one_line(text: str, longest: int = 600) -> str:
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened, at a UTC instant, to one environment (empty where none is concerned), in one run."""
+    """Something that happened, at a UTC instant, to one environment (empty where none is concerned), in one run.
 
-    kind: ClassVar[str] = "event"
+    What happened is a subclass: a frozen record, too, with the `kind` that its class line says.
+    """
+
+    kind: ClassVar[str]
     environment: str = ""
     run_id: str = ""
     at: datetime = field(default_factory=utc_now)
+
+    def __init_subclass__(cls, *, kind: str) -> None:
+        cls.kind = kind
+        dataclass(frozen=True, kw_only=True)(cls)
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready data: `at` as ISO 8601 in UTC, `kind` first; empty fields are left out."""
@@ -42,58 +50,46 @@ class Event:
 Report = Callable[[Event], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunStarted(Event):
+class RunStarted(Event, kind="run_started"):
     """A command began to work on an environment; `steps` are those it will do, `log` is the run's readable log."""
 
-    kind = "run_started"
     command: str
     pid: int
     log: str
     steps: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFinished(Event):
+class RunFinished(Event, kind="run_finished"):
     """The command is over. `outcome` is done, failed or interrupted; `seconds` is its whole duration."""
 
-    kind = "run_finished"
     command: str
     outcome: str
     state: str
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Transition(Event):
+class Transition(Event, kind="transition"):
     """A transition or a step boundary that has been saved."""
 
-    kind = "transition"
     from_state: str
     to_state: str
     step: str
     pid: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepStarted(Event):
-    kind = "step_started"
+class StepStarted(Event, kind="step_started"):
     step: str
     number: int
     total: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepFinished(Event):
-    kind = "step_finished"
+class StepFinished(Event, kind="step_finished"):
     step: str
     seconds: float
     note: str = ""  # what came of it, in a few words: "2 to add", "changed=4"
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepFailedEvent(Event):
-    kind = "step_failed"
+class StepFailedEvent(Event, kind="step_failed"):
     step: str
     seconds: float
     failure: str  # FailureKind
@@ -101,14 +97,12 @@ class StepFailedEvent(Event):
     log: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResourceProgress(Event):
+class ResourceProgress(Event, kind="resource"):
     """OpenTofu works on a resource: `action` is create, update, delete, read.
 
     `status` is start, progress, says, done, failed; `message` is what a provisioner of the resource said (says).
     """
 
-    kind = "resource"
     address: str
     action: str
     status: str
@@ -116,11 +110,9 @@ class ResourceProgress(Event):
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskProgress(Event):
+class TaskProgress(Event, kind="task"):
     """Ansible works on a task. `status` is start (without `host`), ok, changed, skipped, failed, unreachable."""
 
-    kind = "task"
     playbook: str
     task: str
     status: str
@@ -128,31 +120,25 @@ class TaskProgress(Event):
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostProgress(Event):
+class HostProgress(Event, kind="host"):
     """A host on its way to readiness. `rung` is connect, banner, authenticate, cloud_init; `answer` the last one."""
 
-    kind = "host"
     host: str
     rung: str
     answer: str = ""
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Notice(Event):
+class Notice(Event, kind="notice"):
     """A sentence for the user. `level` is info, warning or error."""
 
-    kind = "notice"
     message: str
     level: str = "info"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output(Event):
+class Output(Event, kind="output"):
     """A line a child printed; kept in the run's log, shown only when asked for."""
 
-    kind = "output"
     source: str
     line: str
 
