@@ -155,19 +155,10 @@ class _Ended(Environment, frozen=True):
 
 class _Provisionable(Environment, frozen=True):
     def start_provision(
-        self,
-        run_id: str,
-        at: datetime,
-        *,
-        spec: dict[str, JsonValue] | None = None,
-        directory: str | None = None,
-        done: tuple[FinishedStep, ...] = (),
+        self, run_id: str, at: datetime, *, spec: Specification, directory: str, done: tuple[FinishedStep, ...] = ()
     ) -> Provisioning:
-        """A run of provision begins, with a new specification if one is given; `done` are steps it need not repeat."""
-        spec = self.spec if spec is None else spec
-        directory = self.directory if directory is None else directory
-        progress = _begun("provision", run_id, done)
-        return _next(Provisioning, self, at, spec=spec, directory=directory, progress=progress)
+        """A run of provision begins, by the specification it is given; `done` are steps it need not repeat."""
+        return _next(Provisioning, self, at, spec=spec, directory=directory, progress=_begun("provision", run_id, done))
 
 
 class Configurable(Environment, frozen=True):

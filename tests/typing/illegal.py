@@ -75,25 +75,25 @@ def from_configure_failed(it: ConfigureFailed) -> None:
 
 
 def from_destroying(it: Destroying) -> None:
-    it.start_provision("r", AT)  # error
+    it.start_provision("r", AT, spec={}, directory="/d")  # error
     it.start_configure("r", AT)  # error
     it.confirm_resources(AT, exist=True)  # error
 
 
 def from_destroyed(it: Destroyed) -> None:
-    it.start_provision("r", AT)  # error
+    it.start_provision("r", AT, spec={}, directory="/d")  # error
     it.start_configure("r", AT)  # error
     it.start_destroy("r", AT)  # error
 
 
 def from_destroy_failed(it: DestroyFailed) -> None:
-    it.start_provision("r", AT)  # error
+    it.start_provision("r", AT, spec={}, directory="/d")  # error
     it.start_configure("r", AT)  # error
 
 
 def from_any(it: AnyEnvironment) -> None:
     it.start_destroy("r", AT)  # error
-    it.start_provision("r", AT)  # error
+    it.start_provision("r", AT, spec={}, directory="/d")  # error
     it.start_configure("r", AT)  # error
 
 

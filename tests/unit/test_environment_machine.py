@@ -85,7 +85,7 @@ class EnvironmentMachine(RuleBasedStateMachine):
         self.environment = after
 
     @precondition(has("start_provision"))
-    @rule(run=LINES, at=TIMES, spec=st.none() | SPECS, directory=st.none() | LINES, done=DONE)
+    @rule(run=LINES, at=TIMES, spec=SPECS, directory=LINES, done=DONE)
     def start_provision(self, run: str, at: datetime, spec: object, directory: object, done: object) -> None:
         self.move("start_provision", run, at, spec=spec, directory=directory, done=done)
 

@@ -102,7 +102,7 @@ def test_fields_are_frozen() -> None:
 
 
 def test_a_run_remembers_its_steps_and_their_times() -> None:
-    run = created().start_provision("r1", AT).begin("render_tofu", AT)
+    run = created().start_provision("r1", AT, spec={}, directory="/d").begin("render_tofu", AT)
     assert (run.progress.command, run.progress.run_id, run.progress.step) == ("provision", "r1", "render_tofu")
     assert run.progress.step_started_at == AT
     run = run.end(LATER)
@@ -117,7 +117,7 @@ def test_a_run_remembers_its_steps_and_their_times() -> None:
 
 
 def test_two_steps_are_never_in_flight() -> None:
-    run = created().start_provision("r1", AT)
+    run = created().start_provision("r1", AT, spec={}, directory="/d")
     with pytest.raises(ValueError, match="no step is in flight"):
         run.end(AT)
     with pytest.raises(ValueError, match="tofu_init has not ended"):
@@ -125,7 +125,7 @@ def test_two_steps_are_never_in_flight() -> None:
 
 
 def test_what_is_learned_is_kept_whatever_comes() -> None:
-    run = created().start_provision("r1", AT)
+    run = created().start_provision("r1", AT, spec={}, directory="/d")
     assert run.resources is Resources.NONE
     run = run.expect_resources(AT)
     assert run.resources is Resources.POSSIBLE
@@ -133,12 +133,13 @@ def test_what_is_learned_is_kept_whatever_comes() -> None:
     run = run.confirm_resources(AT, exist=True).found_hosts(WEB, AT)
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     assert run.expect_resources(LATER).resources is Resources.PRESENT, "known to exist is more than possible"
-    again = run.fail(FAILURE).start_provision("r2", LATER)
+    again = run.fail(FAILURE).start_provision("r2", LATER, spec={}, directory="/d")
     assert (again.resources, again.hosts) == (Resources.PRESENT, WEB)
 
 
 def test_a_failure_keeps_what_was_done_and_when_it_failed() -> None:
-    failed = created().start_provision("r1", AT).begin("render_tofu", AT).end(AT).begin("tofu_apply", AT).fail(FAILURE)
+    run = created().start_provision("r1", AT, spec={}, directory="/d")
+    failed = run.begin("render_tofu", AT).end(AT).begin("tofu_apply", AT).fail(FAILURE)
     assert failed.failure == FAILURE
     assert [step.name for step in failed.finished] == ["render_tofu"]
     assert failed.changed_at == FAILURE.at
@@ -155,16 +156,16 @@ def test_a_new_specification_comes_in_with_a_run() -> None:
 
 def test_steps_already_done_are_handed_to_the_next_run() -> None:
     done = (FinishedStep(name="tofu_apply", started_at=AT, ended_at=LATER),)
-    assert created().start_provision("r1", AT, done=done).progress.finished == done
-    assert (
-        created().start_provision("r1", AT).succeed(AT).start_configure("r2", AT, done=done).progress.finished == done
-    )
+    run = created().start_provision("r1", AT, spec={}, directory="/d", done=done)
+    assert run.progress.finished == done
+    assert run.succeed(AT).start_configure("r2", AT).progress.finished == ()
+    assert run.succeed(AT).start_configure("r2", AT, done=done).progress.finished == done
 
 
 def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
     run = (
         created()
-        .start_provision("r1", AT)
+        .start_provision("r1", AT, spec={}, directory="/d")
         .confirm_resources(AT, exist=True)
         .found_hosts(WEB, AT)
         .start_destroy("r2", AT)
@@ -172,9 +173,9 @@ def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     with pytest.raises(ValueError, match="may still exist"):
         run.succeed(AT)
-    handed_through = created().start_provision("r1", AT).found_hosts(WEB, AT).start_destroy("r2", AT)
+    handed_through = created().start_provision("r1", AT, spec={}, directory="/d").found_hosts(WEB, AT)
     with pytest.raises(ValueError, match="may still exist"):
-        handed_through.succeed(AT)
+        handed_through.start_destroy("r2", AT).succeed(AT)
     gone = run.resources_gone(LATER)
     assert (gone.resources, gone.hosts) == (Resources.NONE, {})
     assert gone.succeed(LATER).state == "destroyed"
