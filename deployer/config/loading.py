@@ -1,28 +1,27 @@
 """The user's file to a validated specification, with file, line, field and a suggestion in every complaint.
 
-Refuses to know states; looks at no other file than those the specification names.
+Refuses to know states, and to show a value, which may be secret. Looks at no other file than those the specification
+names.
 """
 
-from __future__ import annotations
-
+import difflib
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_args
 
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from deployer.bundled import Kind, bundled
-from deployer.config.complaints import Complaint, complaint, listed, spec_complaints, suggestion
-from deployer.config.document import BadDocument, FieldPath, parse
+from deployer.config.document import BadDocument, Document, FieldPath, parse
 from deployer.config.model import Spec, is_path
 from deployer.errors import InvalidSpec
 from deployer.events import printable
 
-_Wrong: TypeAlias = tuple[FieldPath, str]
+_Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wrong there
 _LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 
@@ -49,10 +48,10 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     try:
         spec = Spec.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        raise _refused(path, spec_complaints(error, document)) from None
+        raise _refused(path, _lines(document, _misfits(error, document))) from None
     wrong = [*_machines(spec, directory, root("tofu")), *_files(spec, directory, root("playbooks"))]
     if wrong:
-        raise _refused(path, [complaint(document, document.existing(field), problem) for field, problem in wrong])
+        raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory)
 
 
@@ -61,10 +60,51 @@ def located(directory: Path, name: str) -> Path:
     return directory / os.path.expanduser(name)
 
 
-def _refused(path: Path, complaints: Iterable[Complaint]) -> InvalidSpec:
+def _refused(path: Path, found: Iterable[tuple[int, str]]) -> InvalidSpec:
+    """With a complaint of one line for each thing found, in the order of the file; line 0 means the file as a whole."""
     file = printable(min(str(path), os.path.relpath(path), key=len))
+    told = [printable(f"{file}:{line}: {text}" if line else f"{file}: {text}") for line, text in sorted(set(found))]
     next_command = f"deployer validate -f {shlex.quote(file)}" if os.path.isfile(path) else "deployer init"
-    return InvalidSpec(f"{file} cannot be used", complaints=listed(complaints, file), help=next_command)
+    return InvalidSpec(f"{file} cannot be used", complaints=told, help=next_command)
+
+
+def _lines(document: Document, wrong: Iterable[_Wrong]) -> Iterator[tuple[int, str]]:
+    """The complaints with their lines; a list's index is in brackets, as `playbooks[1]`."""
+    for path, problem in wrong:
+        field = "".join(f"[{p}]" if isinstance(p, int) else f".{p[:60]}" for p in path).removeprefix(".")
+        yield document.lines[document.existing(path)], f"{field}: {problem}" if field else problem
+
+
+def _misfits(error: ValidationError, document: Document) -> Iterator[_Wrong]:
+    """Every finding of pydantic's, brought back to the file: its sentence, and what the field means."""
+    for found in error.errors(include_url=False, include_input=False):
+        # Not in the file: a missing field, the member of a union, `[key]`, `name` where a text stands for a mapping.
+        path = document.existing(found["loc"])
+        field = (*path, *found["loc"][-1:]) if found["type"] == "missing" else path
+        model, meaning = _field_at(field)
+        problem = f"{found['msg']} ({meaning.rstrip('.')})" if meaning else found["msg"]
+        if found["type"] == "extra_forbidden":
+            problem = f"unknown field; {_suggestion(str(path[-1]), list(model.model_fields))}"
+        yield field, problem
+
+
+def _field_at(path: FieldPath) -> tuple[type[BaseModel], str]:
+    """The innermost model on the way to a field, and what the innermost field means that has a description."""
+    model: type[BaseModel] = Spec
+    meaning = ""
+    for part in path:  # the name of a host is no field, and leaves us where we are
+        if field := model.model_fields.get(str(part)):
+            meaning = field.description or ""
+            model = next(models_in(field.annotation), model)
+    return model, meaning
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models within a field's type: those of its values, of its list's items, of its union's members."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
 
 
 def _read(path: Path) -> str:
@@ -86,7 +126,7 @@ def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
         if not _is_module(folder):
             yield ("provider", "path"), f"no folder with *.tf or *.tofu files: {folder}"
     elif provider.title not in known:
-        hint = f"{suggestion(provider.title, known)}; or give the path of a module"
+        hint = f"{_suggestion(provider.title, known)}; or give the path of a module"
         yield ("provider", "name"), f"no bundled provider {provider.title}; {hint}"
     for host, machine in spec.hosts.items():
         if provider.name == "existing" and machine.address is None:
@@ -101,6 +141,12 @@ def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
             taken[here] = host
 
 
+def _suggestion(wrong: str, known: Sequence[str]) -> str:
+    """`did you mean X? known: X, Y, Z`."""
+    close = difflib.get_close_matches(wrong.lower(), known, n=1, cutoff=0.6)
+    return (f"did you mean {close[0]}? " if close else "") + "known: " + ", ".join(known)
+
+
 def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
     """Whether the playbooks and keys are there, and can be read."""
     files: list[tuple[FieldPath, str | None]] = [
@@ -113,8 +159,7 @@ def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
         if is_path(entry):
             files.append((field, entry))
         elif entry not in known:
-            hint = f"{suggestion(entry, known)}; or give a path, as ./{entry}.yml"
-            yield field, f"no bundled playbook {entry}; {hint}"
+            yield field, f"no bundled playbook {entry}; {_suggestion(entry, known)}; or give a path, as ./{entry}.yml"
     for field, name in files:
         if name is not None and (problem := _unreadable(located(directory, name))):
             yield field, problem

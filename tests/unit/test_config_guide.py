@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deployer.config.complaints import models_in
 from deployer.config.document import parse
 from deployer.config.guide import example, schema
-from deployer.config.loading import load_spec
+from deployer.config.loading import load_spec, models_in
 from deployer.config.model import Spec
 from tests.docs.reference import PAGE, configuration_reference
 
