@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from deployer.app.overview import Overview, overview
-from deployer.config.model import Spec
+from deployer.config.model import EXAMPLE_NAME, Spec, example, schema
 from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
 from deployer.events import Report, ignore
@@ -108,8 +108,6 @@ class Reading:
 
     def init(self, directory: Path) -> Path:
         """Makes a home and a commented example in `directory`. Raises InvalidInput where the file is there already."""
-        from deployer.config.guide import EXAMPLE_NAME, example, schema
-
         folder = (self._cwd / directory).absolute()
         path = folder / EXAMPLE_NAME
         try:

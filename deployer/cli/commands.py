@@ -80,7 +80,7 @@ def schema(options: Options) -> None:
     Example:
       deployer schema > .deployer/schema.json
     """
-    from deployer.config.guide import schema as json_schema
+    from deployer.config.model import schema as json_schema
 
     data = json_schema()
     options.emit(json.dumps(data, indent=2), data)

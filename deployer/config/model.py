@@ -1,14 +1,16 @@
-"""The specification of an environment, validated: what the user's file says, defaults filled in. Knows no states."""
+"""The specification of an environment, validated: what the user's file says, defaults filled in. Knows no states.
 
-from __future__ import annotations
+With what explains it: the example that `init` writes, and the JSON Schema for editors.
+"""
 
 import re
-from pathlib import PurePath
-from typing import Annotated, Any, Literal, NamedTuple
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
+EXAMPLE_NAME = "demo.yml"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
@@ -52,7 +54,7 @@ class Provider(_Section):
     options: Options = Field(default={}, description="Further input variables of the module, as they are.")
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Provider:
+    def _exactly_one(self) -> Self:
         if (self.name is None) == (self.path is None):
             raise PydanticCustomError("either", "give either a name (local, existing) or a path")
         return self
@@ -140,3 +142,14 @@ class Spec(_Section):
 def is_path(playbook: str) -> bool:
     """Whether a `playbooks` entry is a path of the user's rather than a bundled playbook's name."""
     return "/" in playbook or playbook.endswith((".yml", ".yaml"))
+
+
+def example() -> str:
+    """The commented file that `deployer init` writes; it works as it stands."""
+    return Path(__file__).with_name(EXAMPLE_NAME).read_text(encoding="utf-8")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration file (draft 2020-12)."""
+    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "An environment of deployer"}
+    return {**Spec.model_json_schema(), **title}

@@ -10,9 +10,8 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from deployer.config.guide import example
 from deployer.config.loading import models_in
-from deployer.config.model import Machine, Provider, Spec
+from deployer.config.model import Machine, Provider, Spec, example
 from tests.docs.pages import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "configuration.md"

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from deployer.config.document import parse
-from deployer.config.guide import example, schema
 from deployer.config.loading import load_spec, models_in
-from deployer.config.model import Spec
+from deployer.config.model import Spec, example, schema
 from tests.docs.reference import PAGE, configuration_reference
 
 
