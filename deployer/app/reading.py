@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from deployer.app.overview import Overview, overview
-from deployer.config.model import EXAMPLE_NAME, Spec, example, schema
+from deployer.config.model import EXAMPLE, Spec, schema
 from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
 from deployer.events import Report, ignore
@@ -109,11 +109,11 @@ class Reading:
     def init(self, directory: Path) -> Path:
         """Makes a home and a commented example in `directory`. Raises InvalidInput where the file is there already."""
         folder = (self._cwd / directory).absolute()
-        path = folder / EXAMPLE_NAME
+        path = folder / EXAMPLE.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
-                file.write(example())
+                file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
             detail = "init writes a new file only, and left it as it is"
             raise InvalidInput(f"{path} exists already", detail=detail, help=f"deployer validate -f {path}") from None

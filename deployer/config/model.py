@@ -4,13 +4,13 @@ With what explains it: the example that `init` writes, and the JSON Schema for e
 """
 
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-EXAMPLE_NAME = "demo.yml"
+EXAMPLE = Path(__file__).with_name("demo.yml")  # the commented file that `deployer init` writes; it works as it stands
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
@@ -132,7 +132,7 @@ class Spec(_Section):
         """Step name to playbook entry, in order; a repeated name is told apart, so that each step is one of its own."""
         steps: dict[str, str] = {}
         for entry in self.configure.playbooks:
-            step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(entry).stem)
+            step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", Path(entry).stem)
             while step in steps:
                 step += "-again"
             steps[step] = entry
@@ -142,11 +142,6 @@ class Spec(_Section):
 def is_path(playbook: str) -> bool:
     """Whether a `playbooks` entry is a path of the user's rather than a bundled playbook's name."""
     return "/" in playbook or playbook.endswith((".yml", ".yaml"))
-
-
-def example() -> str:
-    """The commented file that `deployer init` writes; it works as it stands."""
-    return Path(__file__).with_name(EXAMPLE_NAME).read_text(encoding="utf-8")
 
 
 def schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from deployer.config.loading import models_in
-from deployer.config.model import Machine, Provider, Spec, example
+from deployer.config.model import EXAMPLE, Machine, Provider, Spec
 from tests.docs.pages import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "configuration.md"
@@ -25,7 +25,7 @@ def configuration_reference() -> str:
         if model is not None:
             shown = f"{path}.NAME" if model is Machine else path
             parts += _section(f"`{shown}`", model, field.description or "")
-    return "\n".join(parts) + _EXAMPLE.format(example=example())
+    return "\n".join(parts) + _EXAMPLE.format(example=EXAMPLE.read_text(encoding="utf-8"))
 
 
 _INTRODUCTION = """\

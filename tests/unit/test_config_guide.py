@@ -8,13 +8,15 @@ from typing import Any
 
 from deployer.config.document import parse
 from deployer.config.loading import load_spec, models_in
-from deployer.config.model import Spec, example, schema
+from deployer.config.model import EXAMPLE, Spec, schema
 from tests.docs.reference import PAGE, configuration_reference
+
+TEXT = EXAMPLE.read_text(encoding="utf-8")
 
 
 def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "demo.yml"
-    file.write_text(example())
+    file.write_text(TEXT)
     spec = load_spec(file).spec
     assert spec.name == "demo"
     assert spec.provider.name == "local"
@@ -25,10 +27,10 @@ def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
 
 def test_the_example_shows_every_option() -> None:
     for name, field in Spec.model_fields.items():
-        assert re.search(rf"^(# )?{name}:", example(), re.MULTILINE), name
+        assert re.search(rf"^(# )?{name}:", TEXT, re.MULTILINE), name
         for model in models_in(field.annotation):
             for option in model.model_fields:
-                assert re.search(rf"^ *#? +{option}:|provider: local", example(), re.MULTILINE), option
+                assert re.search(rf"^ *#? +{option}:|provider: local", TEXT, re.MULTILINE), option
 
 
 def test_what_the_example_shows_as_default_is_the_default() -> None:
@@ -36,7 +38,7 @@ def test_what_the_example_shows_as_default_is_the_default() -> None:
     models = {m.__name__: m for f in Spec.model_fields.values() for m in models_in(f.annotation)}
     shown: dict[str, Any] = {}
     for section in sections:
-        block = re.search(rf"^(?:# )?{section}:.*?(?=\n\n|\Z)", example(), re.MULTILINE | re.DOTALL)
+        block = re.search(rf"^(?:# )?{section}:.*?(?=\n\n|\Z)", TEXT, re.MULTILINE | re.DOTALL)
         assert block
         text = re.sub(r"^# ", "", re.sub(r"^    # ", "    ", block[0], flags=re.MULTILINE), flags=re.MULTILINE)
         data = parse(text).data[section]
