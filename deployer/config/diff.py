@@ -1,7 +1,5 @@
 """What changed between two accepted specifications, in lines for people. Values that may be secret are never shown."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -20,18 +18,15 @@ def spec_changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[
 def _changes(prefix: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
     for key in dict.fromkeys((*old, *new)):
         where, before, after = prefix + key, old.get(key), new.get(key)
+        hidden = any(fnmatchcase(where, pattern) for pattern in _HIDDEN)
         if key not in new:
             yield f"{where}: removed"
-        elif isinstance(before, Mapping) and isinstance(after, Mapping) and not _hidden(where):
+        elif isinstance(before, Mapping) and isinstance(after, Mapping) and not hidden:
             yield from _changes(f"{where}.", before, after)
         elif _text(before) != _text(after):
-            shown = not (_hidden(where) or isinstance(before, Mapping) or isinstance(after, Mapping))
+            untold = hidden or isinstance(before, Mapping) or isinstance(after, Mapping)
             what = "changed" if key in old else "added"
-            yield f"{where}: {_text(before)} -> {_text(after)}" if shown else f"{where}: {what}"
-
-
-def _hidden(where: str) -> bool:
-    return any(fnmatchcase(where, pattern) for pattern in _HIDDEN)
+            yield f"{where}: {what}" if untold else f"{where}: {_text(before)} -> {_text(after)}"
 
 
 def _text(value: object) -> str:
