@@ -16,8 +16,6 @@ An error is data (a code, four sentences, an exit code). This module refuses to 
     └── Interrupted      130   Ctrl+C (143: SIGTERM, 129: SIGHUP); the state stays in progress
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -130,19 +128,16 @@ class StorageFailed(DeployerError):
 
 
 class StepFailed(DeployerError):
-    """A step failed; `kind` and the one-line `detail` are what the failed state keeps. The workflow fills in `step`."""
+    """A step failed; `kind` and the one-line `detail` are what the failed state keeps."""
 
     code = "step_failed"
     facts = (*DeployerError.facts, "kind", "step", "log")
 
-    def __init__(
-        self, message: str, *, kind: FailureKind, excerpt: str = "", step: str = "", log: str = "", **said: Unpack[Said]
-    ) -> None:
+    def __init__(self, message: str, *, kind: FailureKind, excerpt: str = "", **said: Unpack[Said]) -> None:
         super().__init__(message, **said)
         self.kind = kind
         self.excerpt = excerpt  # the end of a log worth showing once; never persisted, and not among the facts
-        self.step = step
-        self.log = log
+        self.step = self.log = ""  # the run that fails fills them in
 
 
 class Interrupted(DeployerError):

@@ -29,8 +29,8 @@ def test_four_parts() -> None:
         remains="Its state is provision_failed.",
         help="deployer up demo",
         excerpt="[ 1.0] booting\n[ 2.0] \x1b[2Jpanic\n",
-        log="/logs/x.log",
     )
+    error.log = "/logs/x.log"
     assert render(error, colour=False) == (
         "deployer: environment demo: wait_ssh failed\n"
         "  | [ 1.0] booting\n"
