@@ -1,7 +1,5 @@
 """Where the playbooks, providers and inventory of deployer lie. Refuses to know what is in them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

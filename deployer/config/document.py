@@ -1,7 +1,5 @@
 """A YAML text as plain data that remembers its lines; every trap of YAML is refused here. Knows no specification."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import sys
@@ -15,8 +13,7 @@ _DEEPEST = 50
 _MOST = 100_000  # values, aliases expanded
 _TAG = "tag:yaml.org,2002:"
 _TEXTS = ("str", "timestamp", "merge", "value")  # a date is what the user typed, not an instant somewhere
-_SCALARS = (*_TEXTS, "null", "bool", "int", "float")
-_TAGS = {"ScalarNode": _SCALARS, "SequenceNode": ("seq",), "MappingNode": ("map",)}
+_TAGS = {"ScalarNode": (*_TEXTS, "null", "bool", "int", "float"), "SequenceNode": ("seq",), "MappingNode": ("map",)}
 
 FieldPath: TypeAlias = tuple[str | int, ...]
 
