@@ -26,12 +26,16 @@ class BadDocument(Exception):
     problem: str
 
 
-@dataclass(frozen=True)
 class Document:
-    """The data, ready for JSON, and the line of each value's path."""
+    """The data, ready for JSON, and the line of each value's path.
 
-    data: Any
-    lines: dict[FieldPath, int]
+    Read from PyYAML's nodes. Not by its constructor: that one hides doubled keys and expands aliases without a limit.
+    """
+
+    def __init__(self, root: yaml.Node, loader: yaml.SafeLoader) -> None:
+        self._loader = loader
+        self.lines: dict[FieldPath, int] = {}
+        self.data = self._value(root, (), _line(root))
 
     def existing(self, path: FieldPath) -> FieldPath:
         """`path` without the parts that lead to nothing in the file."""
@@ -39,6 +43,47 @@ class Document:
         for part in path:
             found = (*found, part) if (*found, part) in self.lines else found
         return found
+
+    def _value(self, node: yaml.Node, path: FieldPath, line: int) -> Any:
+        self.lines[path] = line
+        if len(path) > _DEEPEST:  # as an alias within itself is, too
+            raise BadDocument(line, f"nested more than {_DEEPEST} levels deep")
+        if len(self.lines) > _MOST:
+            raise BadDocument(line, f"more than {_MOST:,} values, aliases expanded")
+        if node.tag.removeprefix(_TAG) not in _TAGS[type(node).__name__]:
+            raise BadDocument(line, f"the tag {node.tag.replace(_TAG, '!!')[:60]} is not supported")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        return [self._value(item, (*path, index), _line(item)) for index, item in enumerate(node.value)]
+
+    def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
+        """A key is the text that was typed, whatever else YAML would make of it (`on: x`, `8080: 80`)."""
+        data: dict[str, Any] = {}
+        for key, value in node.value:
+            line = _line(key)
+            if not isinstance(key, yaml.ScalarNode):
+                raise BadDocument(line, "a key must be a single text, not a list or a mapping")
+            if key.tag == _TAG + "merge":
+                raise BadDocument(line, "<< is not supported; repeat the fields, or give the whole value by an alias")
+            where = (*path, key.value)
+            if where in self.lines:
+                problem = f"the key {key.value[:60]} is here a second time; first on line {self.lines[where]}"
+                raise BadDocument(line, problem)
+            data[key.value] = self._value(value, where, line)
+        return data
+
+    def _scalar(self, node: yaml.ScalarNode) -> str | int | float | bool | None:
+        text = str(node.value)
+        if node.tag.removeprefix(_TAG) in _TEXTS or ":" in text:  # YAML 1.1 reads 22:22 as 1342, which nobody means
+            return text
+        value: int | float | bool | None = math.nan
+        with contextlib.suppress(ValueError, LookupError):
+            value = self._loader.construct_object(node)
+        if value is not None and not abs(value) <= sys.float_info.max:
+            raise BadDocument(_line(node), "not a number that can be used (infinite, or too long)")
+        return value
 
 
 def parse(text: str) -> Document:
@@ -59,57 +104,7 @@ def parse(text: str) -> Document:
         raise BadDocument(1, f"nested more than {_DEEPEST} levels deep") from None
     if root is None:
         raise BadDocument(1, "the file is empty")
-    reader = _Reader(loader)
-    return Document(reader.value(root, (), _line(root)), reader.lines)
-
-
-class _Reader:
-    """PyYAML's nodes to data. Not its constructor: that one hides doubled keys and expands aliases without a limit."""
-
-    def __init__(self, loader: yaml.SafeLoader) -> None:
-        self._loader = loader
-        self.lines: dict[FieldPath, int] = {}
-
-    def value(self, node: yaml.Node, path: FieldPath, line: int) -> Any:
-        self.lines[path] = line
-        if len(path) > _DEEPEST:  # as an alias within itself is, too
-            raise BadDocument(line, f"nested more than {_DEEPEST} levels deep")
-        if len(self.lines) > _MOST:
-            raise BadDocument(line, f"more than {_MOST:,} values, aliases expanded")
-        if node.tag.removeprefix(_TAG) not in _TAGS[type(node).__name__]:
-            raise BadDocument(line, f"the tag {node.tag.replace(_TAG, '!!')[:60]} is not supported")
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        return [self.value(item, (*path, index), _line(item)) for index, item in enumerate(node.value)]
-
-    def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
-        """A key is the text that was typed, whatever else YAML would make of it (`on: x`, `8080: 80`)."""
-        data: dict[str, Any] = {}
-        for key, value in node.value:
-            line = _line(key)
-            if not isinstance(key, yaml.ScalarNode):
-                raise BadDocument(line, "a key must be a single text, not a list or a mapping")
-            if key.tag == _TAG + "merge":
-                raise BadDocument(line, "<< is not supported; repeat the fields, or give the whole value by an alias")
-            where = (*path, key.value)
-            if where in self.lines:
-                problem = f"the key {key.value[:60]} is here a second time; first on line {self.lines[where]}"
-                raise BadDocument(line, problem)
-            data[key.value] = self.value(value, where, line)
-        return data
-
-    def _scalar(self, node: yaml.ScalarNode) -> str | int | float | bool | None:
-        text = str(node.value)
-        if node.tag.removeprefix(_TAG) in _TEXTS or ":" in text:  # YAML 1.1 reads 22:22 as 1342, which nobody means
-            return text
-        value: int | float | bool | None = math.nan
-        with contextlib.suppress(ValueError, LookupError):
-            value = self._loader.construct_object(node)
-        if value is not None and not abs(value) <= sys.float_info.max:
-            raise BadDocument(_line(node), "not a number that can be used (infinite, or too long)")
-        return value
+    return Document(root, loader)
 
 
 def _line(node: yaml.Node) -> int:
