@@ -5,7 +5,7 @@ With what explains it: the example that `init` writes, and the JSON Schema for e
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
@@ -33,13 +33,6 @@ def _named_or_at_path(value: Any) -> Any:
 
 
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_one_or_many, json_schema_input_type=Port | tuple[Port, ...])]
-
-
-class Forward(NamedTuple):
-    """A port of this computer that leads to a port of a machine; `host` 0 asks for any free one."""
-
-    host: int
-    machine: int
 
 
 class _Section(BaseModel):
@@ -82,8 +75,9 @@ class Machine(_Section):
     options: Options = Field(default={}, description="Further attributes of this host for your own module.")
 
     @property
-    def forwards(self) -> tuple[Forward, ...]:
-        return tuple(Forward(host, machine) for host, machines in self.ports.items() for machine in machines)
+    def forwards(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of a port of this computer (0: any free one) and the machine's port that it leads to."""
+        return tuple((host, machine) for host, machines in self.ports.items() for machine in machines)
 
 
 class Ssh(_Section):

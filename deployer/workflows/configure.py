@@ -77,7 +77,7 @@ def inventory_environment(
     return ansible.InventoryEnvironment(
         name=environment.name,
         hosts=environment.hosts,
-        ports={name: tuple(f.machine for f in machine.forwards) for name, machine in spec.hosts.items()},
+        ports={name: tuple(there for _, there in machine.forwards) for name, machine in spec.hosts.items()},
         ssh_key=private_key(spec, Path(environment.directory), folder),
         known_hosts=folder.known_hosts,
     )

@@ -82,7 +82,8 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
 
 def _host_variables(machine: Machine) -> dict[str, object]:
     told = machine.model_dump(exclude={"ports", "options"}, exclude_none=True)
-    return {**told, "ports": [forward._asdict() for forward in machine.forwards], **machine.options}
+    ports = [{"host": here, "machine": there} for here, there in machine.forwards]
+    return {**told, "ports": ports, **machine.options}
 
 
 class _Machines:
