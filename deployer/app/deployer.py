@@ -13,6 +13,7 @@ from deployer import environment as states
 from deployer.app.overview import finished_steps
 from deployer.app.reading import Reading
 from deployer.config.diff import spec_changes
+from deployer.config.model import LoadedSpec
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
 from deployer.errors import Declined, DeployerError, Interrupted, StepFailed, WrongState
 from deployer.events import Notice, utc_now
@@ -24,7 +25,6 @@ from deployer.workflows.run import Run, Session
 
 # What stands in functions below is slow to import, and `list` and `show` do without.
 if TYPE_CHECKING:
-    from deployer.config.loading import LoadedSpec
     from deployer.tofu.engine import Tofu
     from deployer.tofu.stream import Plan
 
@@ -197,8 +197,6 @@ class Deployer(Reading):
         return session.held.load() or self._repository.load(session.folder.name)
 
     def _saved(self, environment: AnyEnvironment) -> LoadedSpec:
-        from deployer.config.loading import LoadedSpec
-
         return LoadedSpec(self._spec(environment), environment.spec, Path(environment.directory))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from deployer.app.overview import Overview, overview
-from deployer.config.model import EXAMPLE, Spec, schema
+from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
 from deployer.events import Report, ignore
@@ -22,7 +22,6 @@ from deployer.workflows.advice import next_commands
 
 if TYPE_CHECKING:
     from deployer.app.doctor import Check
-    from deployer.config.loading import LoadedSpec
     from deployer.tofu.engine import Tofu
     from deployer.workflows.run import Session
 

@@ -9,30 +9,20 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from deployer.bundled import Kind, bundled
 from deployer.config.document import BadDocument, Document, FieldPath, parse
-from deployer.config.model import Spec, is_path
+from deployer.config.model import LoadedSpec, Spec, is_path, located
 from deployer.errors import InvalidSpec
 from deployer.events import printable
 
 _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wrong there
 _LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
-
-
-@dataclass(frozen=True)
-class LoadedSpec:
-    """A specification that was accepted, the same as JSON-ready data, and the folder its relative paths start from."""
-
-    spec: Spec
-    data: dict[str, JsonValue]
-    directory: Path
 
 
 def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSpec:
@@ -53,11 +43,6 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     if wrong:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory)
-
-
-def located(directory: Path, name: str) -> Path:
-    """Where a path of a specification leads: relative ones start from the file's folder, `~` is the user's home."""
-    return directory / os.path.expanduser(name)
 
 
 def _refused(path: Path, found: Iterable[tuple[int, str]]) -> InvalidSpec:

@@ -3,7 +3,9 @@
 With what explains it: the example that `init` writes, and the JSON Schema for editors.
 """
 
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -133,9 +135,23 @@ class Spec(_Section):
         return steps
 
 
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A specification that was accepted, the same as JSON-ready data, and the folder its relative paths start from."""
+
+    spec: Spec
+    data: dict[str, JsonValue]
+    directory: Path
+
+
 def is_path(playbook: str) -> bool:
     """Whether a `playbooks` entry is a path of the user's rather than a bundled playbook's name."""
     return "/" in playbook or playbook.endswith((".yml", ".yaml"))
+
+
+def located(directory: Path, name: str) -> Path:
+    """Where a path of a specification leads: relative ones start from the file's folder, `~` is the user's home."""
+    return directory / os.path.expanduser(name)
 
 
 def schema() -> dict[str, Any]:

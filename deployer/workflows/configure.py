@@ -8,8 +8,7 @@ from pathlib import Path
 
 from deployer import ansible
 from deployer.bundled import bundled
-from deployer.config.loading import located
-from deployer.config.model import Spec, is_path
+from deployer.config.model import Spec, is_path, located
 from deployer.environment import Configured, Configuring, Environment, FinishedStep
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now

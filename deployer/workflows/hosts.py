@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deployer.config.loading import located
-from deployer.config.model import Spec
+from deployer.config.model import Spec, located
 from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable

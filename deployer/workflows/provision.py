@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployer.bundled import bundled
-from deployer.config.loading import located
-from deployer.config.model import Machine, Spec
+from deployer.config.model import Machine, Spec, located
 from deployer.environment import FinishedStep, Provisioned, Provisioning
 from deployer.events import utc_now
 from deployer.remote import Target, wait_cloud_init, wait_ssh

@@ -10,8 +10,8 @@ import pytest
 
 from deployer.bundled import Kind
 from deployer.config.diff import spec_changes
-from deployer.config.loading import LoadedSpec, load_spec
-from deployer.config.model import Spec
+from deployer.config.loading import load_spec
+from deployer.config.model import LoadedSpec, Spec
 from deployer.errors import InvalidSpec
 
 MINIMAL = "name: demo\nhosts: {web: {}}\n"
