@@ -139,8 +139,7 @@ class _InProgress(Environment, frozen=True):
         step, started_at = self.progress.step, self.progress.step_started_at
         if step is None or started_at is None:
             raise ValueError("no step is in flight")
-        done = FinishedStep(name=step, started_at=started_at, ended_at=at)
-        finished = (*self.progress.finished, done)
+        finished = (*self.progress.finished, FinishedStep(name=step, started_at=started_at, ended_at=at))
         return self._progressed(at, step=None, step_started_at=None, finished=finished)
 
     def _progressed(self, at: datetime, **changes: Any) -> Self:

@@ -105,7 +105,7 @@ class Timeouts(_Section):
     playbook: Seconds = Field(default=3600, description="One playbook, on all hosts.")
 
 
-class Spec(_Section):
+class Spec(_Section, title="An environment of deployer"):
     """An environment: one or more machines, where they come from, and what is done to them."""
 
     name: Name = Field(description="The environment's name: a-z, 0-9 and hyphens, at most 40 characters.")
@@ -156,5 +156,4 @@ def located(directory: Path, name: str) -> Path:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a configuration file (draft 2020-12)."""
-    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "An environment of deployer"}
-    return {**Spec.model_json_schema(), **title}
+    return {**Spec.model_json_schema(), "$schema": "https://json-schema.org/draft/2020-12/schema"}
