@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress, one_line, printable
@@ -41,11 +41,6 @@ class Plan:
         return ", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "nothing to do"
 
 
-class _Range(BaseModel):
-    filename: _Text
-    start: dict[str, int]
-
-
 class Diagnostic(BaseModel):
     """An error or warning of OpenTofu's, with the resource's address and the place in the configuration."""
 
@@ -53,7 +48,8 @@ class Diagnostic(BaseModel):
     summary: _Text
     detail: _Text = ""
     address: _Text = ""
-    range: _Range | None = None
+    file: Annotated[_Text, Field(validation_alias=AliasPath("range", "filename"))] = ""
+    line: Annotated[int, Field(validation_alias=AliasPath("range", "start", "line"))] = 0
 
     @property
     def text(self) -> str:
@@ -61,7 +57,7 @@ class Diagnostic(BaseModel):
 
     @property
     def place(self) -> str:
-        return f" ({self.range.filename}:{self.range.start['line']})" if self.range else ""
+        return f" ({self.file}:{self.line})" if self.file else ""
 
 
 class Diagnostics(BaseModel):
@@ -70,14 +66,10 @@ class Diagnostics(BaseModel):
     diagnostics: list[Diagnostic]
 
 
-class _Resource(BaseModel):
-    addr: _Text = ""
-
-
 class _Work(BaseModel):
     """What is to be done, or being done, with a resource."""
 
-    resource: _Resource = _Resource()
+    address: Annotated[_Text, Field(validation_alias=AliasPath("resource", "addr"))] = ""
     action: _Text = ""
     elapsed_seconds: float = Field(default=0.0, ge=0, le=1e9)
     output: _Text = ""
@@ -87,8 +79,8 @@ class _Line(BaseModel):
     type: str
     message: _Text = Field(alias="@message")
     ui: _Text = ""
-    change: _Work = _Work()
-    hook: _Work = _Work()
+    # `hook` where it is being done, `change` where it is to be done, or was done behind our back.
+    work: Annotated[_Work, Field(validation_alias=AliasChoices("hook", "change"))] = _Work()
     diagnostic: Diagnostic | None = None
 
 
@@ -131,23 +123,23 @@ class Decoder:
         return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=detail)
 
     def _events(self, line: _Line) -> tuple[Event, ...]:
-        address, action = line.hook.resource.addr, line.hook.action
-        change = Change(line.change.resource.addr, line.change.action)
+        address, action = line.work.address, line.work.action
+        change = Change(address, action)
         if line.type == "version" and not line.ui.startswith("1."):
             detail = f"its -json output is version {line.ui!r}; version 1 is understood"
             raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
-        if line.type == "planned_change" and change.action != "noop":
+        if line.type == "planned_change" and action != "noop":
             self.planned.append(change)
         elif line.type == "resource_drift":
             self.drift.append(change)
         elif line.type in _STATUS:
             if line.type == "apply_complete":
-                self.applied.append(Change(address, action))
-            seconds = line.hook.elapsed_seconds
+                self.applied.append(change)
+            seconds = line.work.elapsed_seconds
             return (ResourceProgress(address=address, action=action, status=_STATUS[line.type], seconds=seconds),)
         elif line.type == "provision_start":
             self._printed[address] = []
-        elif line.type == "provision_progress" and (printed := line.hook.output.strip()):
+        elif line.type == "provision_progress" and (printed := line.work.output.strip()):
             lines = self._printed.setdefault(address, [])
             lines.append(printed)
             if len(lines) > 1:  # the first is OpenTofu's own, repeating the command
