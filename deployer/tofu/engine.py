@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Notice, Report
+from deployer.events import Notice, Report, ignore
 from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
 from deployer.tofu.commands import LOCK_TIMEOUT, Commands
 from deployer.tofu.state import locked_by
@@ -58,13 +58,12 @@ class Tofu:
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
         outcome, text = self._document("validate", self._commands.validate())
-        decoder = Decoder()
+        decoder = Decoder(self.report)
         try:
-            found = Diagnostics.model_validate_json(text).diagnostics
+            for found in Diagnostics.model_validate_json(text).diagnostics:
+                decoder.diagnose(found)
         except ValidationError:
             raise _failed("validate", outcome) from None
-        for diagnostic in found:
-            self.report(decoder.diagnose(diagnostic))
         if decoder.errors:
             raise decoder.failure("validate the module", "")
 
@@ -106,15 +105,10 @@ class Tofu:
         return outcome, "\n".join(lines)
 
     def _streamed(self, name: str, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
-        decoder = Decoder()
-
-        def decode(text: str) -> None:
-            for event in decoder.line(text):
-                self.report(event)
-
+        decoder = Decoder(self.report)
         if holder := locked_by(self.folder):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
-        outcome = self._run(name, argv, limit, decode)
+        outcome = self._run(name, argv, limit, decoder.line)
         fine = (0, 2) if name in ("plan", "refresh") else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine:
             raise decoder.failure(name, _last_words(outcome))
@@ -160,7 +154,7 @@ _STOPPING_AT_ONCE = "stopping {doing} at once; what was in flight may exist with
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:
-    return Decoder().failure(doing, _last_words(outcome))
+    return Decoder(ignore).failure(doing, _last_words(outcome))
 
 
 def _last_words(outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import Event, Notice, Output, ResourceProgress, one_line, printable
+from deployer.events import Notice, Output, Report, ResourceProgress, one_line, printable
 
 _STATUS = {"apply_start": "start", "apply_progress": "progress", "apply_complete": "done", "apply_errored": "failed"}
 
@@ -86,8 +86,9 @@ class _Line(BaseModel):
 
 @dataclass
 class Decoder:
-    """Collects what matters of one command's lines, and turns them into events."""
+    """Collects what matters of one command's lines, and reports what they tell."""
 
+    report: Report
     planned: list[Change] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
     errors: list[Diagnostic] = field(default_factory=list)
@@ -95,20 +96,45 @@ class Decoder:
     # What a resource's provisioner printed: the cause of a failed local-exec in its own words.
     _printed: dict[str, list[str]] = field(default_factory=dict)
 
-    def line(self, text: str) -> tuple[Event, ...]:
-        """The events of one line of stdout. Raises StepFailed where the format has an unknown major version."""
+    def line(self, text: str) -> None:
+        """Takes one line of stdout. Raises StepFailed where the format has an unknown major version."""
         try:
             line = _Line.model_validate_json(text)
         except ValidationError:
-            return (said(text),) if text.strip() else ()
-        return (said(line.message), *self._events(line))
+            if text.strip():
+                self.report(said(text))
+            return
+        self.report(said(line.message))
+        address, action = line.work.address, line.work.action
+        if line.type == "version" and not line.ui.startswith("1."):
+            detail = f"its -json output is version {line.ui!r}; version 1 is understood"
+            raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
+        if line.type == "planned_change" and action != "noop":
+            self.planned.append(Change(address, action))
+        elif line.type == "resource_drift":
+            self.drift.append(Change(address, action))
+        elif status := _STATUS.get(line.type):
+            if status == "done":
+                self.applied.append(Change(address, action))
+            seconds = line.work.elapsed_seconds
+            self.report(ResourceProgress(address=address, action=action, status=status, seconds=seconds))
+        elif line.type == "provision_start":
+            self._printed[address] = []
+        elif line.type == "provision_progress" and (printed := line.work.output.strip()):
+            lines = self._printed.setdefault(address, [])
+            lines.append(printed)
+            if len(lines) > 1:  # the first is OpenTofu's own, repeating the command
+                self.report(ResourceProgress(address=address, action="", status="says", message=printed))
+        elif line.diagnostic is not None:
+            self.diagnose(line.diagnostic)
 
-    def diagnose(self, found: Diagnostic) -> Event:
-        line = found.text + found.place
-        if found.severity != "error":
-            return Notice(message=f"OpenTofu warns: {line}", level="warning")
-        self.errors.append(found)
-        return said(f"error: {line}")
+    def diagnose(self, found: Diagnostic) -> None:
+        told = found.text + found.place
+        if found.severity == "error":
+            self.errors.append(found)
+            self.report(said(f"error: {told}"))
+        else:
+            self.report(Notice(message=f"OpenTofu warns: {told}", level="warning"))
 
     def failure(self, doing: str, fallback: str) -> StepFailed:
         """The first error as our own, the others counted; `fallback` is the cause where OpenTofu named none."""
@@ -121,32 +147,6 @@ class Decoder:
         subject = f" at {first.address}" if first.address else ""
         detail = cause + first.place + more
         return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=detail)
-
-    def _events(self, line: _Line) -> tuple[Event, ...]:
-        address, action = line.work.address, line.work.action
-        change = Change(address, action)
-        if line.type == "version" and not line.ui.startswith("1."):
-            detail = f"its -json output is version {line.ui!r}; version 1 is understood"
-            raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
-        if line.type == "planned_change" and action != "noop":
-            self.planned.append(change)
-        elif line.type == "resource_drift":
-            self.drift.append(change)
-        elif line.type in _STATUS:
-            if line.type == "apply_complete":
-                self.applied.append(change)
-            seconds = line.work.elapsed_seconds
-            return (ResourceProgress(address=address, action=action, status=_STATUS[line.type], seconds=seconds),)
-        elif line.type == "provision_start":
-            self._printed[address] = []
-        elif line.type == "provision_progress" and (printed := line.work.output.strip()):
-            lines = self._printed.setdefault(address, [])
-            lines.append(printed)
-            if len(lines) > 1:  # the first is OpenTofu's own, repeating the command
-                return (ResourceProgress(address=address, action="", status="says", message=printed),)
-        elif line.diagnostic is not None:
-            return (self.diagnose(line.diagnostic),)
-        return ()
 
 
 def said(text: str) -> Output:

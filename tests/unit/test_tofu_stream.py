@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployer.errors import StepFailed
-from deployer.events import Event, Notice, Output, ResourceProgress
+from deployer.events import Event, Notice, Output, ResourceProgress, ignore
 from deployer.tofu.stream import Change, Decoder, Diagnostic, Plan
 
 RESOURCE = {"addr": 'terraform_data.machine["web"]', "module": "", "resource_type": "terraform_data"}
@@ -27,8 +27,11 @@ def hook(kind: str, **more: Any) -> str:
 
 
 def decode(*lines: str) -> tuple[Decoder, list[Event]]:
-    decoder = Decoder()
-    return decoder, [event for text in lines for event in decoder.line(text)]
+    events: list[Event] = []
+    decoder = Decoder(events.append)
+    for text in lines:
+        decoder.line(text)
+    return decoder, events
 
 
 def facts(events: list[Event]) -> list[dict[str, object]]:
@@ -154,7 +157,7 @@ def test_a_machines_words_cannot_command_a_terminal() -> None:
     )
     error = decoder.failure("apply", evil)
     said = [str(value) for event in events for value in event.as_dict().values()]
-    for text in (*said, str(error), Decoder().failure("apply", evil).detail):
+    for text in (*said, str(error), Decoder(ignore).failure("apply", evil).detail):
         assert not set(text) & set("\x1b\x07\x9b\u202e"), text
     assert "red" in str(error)
 
