@@ -1,6 +1,8 @@
-"""OpenTofu at work in one folder: init, validate, plan, apply, outputs, destroy. Knows no states and no Ansible."""
+"""OpenTofu at work in one folder: init, validate, plan, apply, outputs, destroy. Knows no states and no Ansible.
 
-from __future__ import annotations
+python-terraform is used for its argv alone: running through it would buffer all output, and its constructor reads a
+state file, which fails on the empty one that a crash can leave. So it is pointed at a folder that cannot exist.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, Report, ignore
 from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
-from deployer.tofu.commands import LOCK_TIMEOUT, Commands
 from deployer.tofu.state import locked_by
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
+
+_NOWHERE = "/dev/null/no-state-here"
+
+# Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
+_LOCK_TIMEOUT = 120
+
+_JSON = {"json": IsFlagged, "input": False}
+_WAIT = {"lock_timeout": f"{_LOCK_TIMEOUT}s"}
 
 # How long an orderly end may take after it was asked for, before it is asked for at once: what is in flight in a cloud
 # cannot be hurried, and a second signal may lose state.
@@ -49,15 +59,16 @@ class Tofu:
 
     def init(self) -> None:
         """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
-        argv = self._commands.init()
-        outcome = self._run("init", argv, self.limits.init, lambda text: self.report(said(text)))
+        # Never -json: OpenTofu has it since 1.9 only.
+        argv = self._argv("init", input=False, no_color=IsFlagged)
+        outcome = self._run(argv, self.limits.init, lambda text: self.report(said(text)))
         if outcome.returncode != 0:
             self.validate()
             raise _failed("initialise", outcome)
 
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
-        outcome, text = self._document("validate", self._commands.validate())
+        outcome, text = self._document("validate")
         decoder = Decoder(self.report)
         try:
             for found in Diagnostics.model_validate_json(text).diagnostics:
@@ -68,69 +79,73 @@ class Tofu:
             raise decoder.failure("validate the module", "")
 
     def plan(self, out: Path | None = None) -> Plan:
-        """What an apply would do; saved to `out` where given. Without it, nothing is locked."""
-        argv = self._commands.plan(out)
-        decoder, code = self._streamed("plan", argv, self.limits.plan)
+        """What an apply would do; saved to `out` where given. Without it, it is a question: it takes no lock, and waits
+        for none."""
+        options = {**_WAIT, "out": out} if out else {"lock": False}
+        argv = self._argv("plan", **_JSON, detailed_exitcode=IsFlagged, **options)
+        decoder, code = self._streamed(argv, self.limits.plan)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
-        return Plan(tuple(decoder.planned)) if decoder.planned or code == 0 else _OUTPUTS_CHANGE
+        changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
+        return Plan(tuple(changes))
 
     def drift(self) -> tuple[Change, ...]:
-        """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Changes nothing."""
-        argv = self._commands.plan(refresh_only=True)
-        return tuple(self._streamed("refresh", argv, self.limits.plan)[0].drift)
+        """What is otherwise in reality than in OpenTofu's state. Changes nothing, and locks nothing."""
+        argv = self._argv("plan", **_JSON, detailed_exitcode=IsFlagged, lock=False, refresh_only=IsFlagged)
+        return tuple(self._streamed(argv, self.limits.plan)[0].drift)
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
         """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
-        return tuple(self._streamed("apply", self._commands.apply(plan), self.limits.apply)[0].applied)
+        argv = self._argv("apply", str(plan), **_JSON, **_WAIT)
+        return tuple(self._streamed(argv, self.limits.apply)[0].applied)
 
     def destroy(self) -> tuple[Change, ...]:
         """Takes everything away that the state knows. Where it fails, the rest is still in the state."""
-        return tuple(self._streamed("destroy", self._commands.destroy(), self.limits.destroy)[0].applied)
+        argv = self._argv("destroy", **_JSON, auto_approve=IsFlagged, **_WAIT)
+        return tuple(self._streamed(argv, self.limits.destroy)[0].applied)
 
     def outputs(self) -> dict[str, Any]:
         """The values of the root module's outputs. Sensitive ones are in clear: never print them."""
-        outcome, text = self._document("output", self._commands.output())
+        outcome, text = self._document("output")
         if outcome.returncode != 0:
             raise _failed("give its outputs", outcome)
         return {name: output["value"] for name, output in json.loads(text).items()}
 
-    @property
-    def _commands(self) -> Commands:
-        return Commands(self.binary)
+    def _argv(self, command: str, *arguments: str, **options: object) -> tuple[str, ...]:
+        # Not the methods named for the commands: its destroy() passes -force, which no longer exists.
+        terraform = Terraform(working_dir=_NOWHERE, terraform_bin_path=str(self.binary))
+        return tuple(terraform.generate_cmd_string(command, *arguments, **options))
 
-    def _document(self, name: str, argv: tuple[str, ...]) -> tuple[Outcome, str]:
+    def _document(self, command: str) -> tuple[Outcome, str]:
         """What it writes to stdout as a whole; told to nobody, since outputs may be secret."""
         lines: list[str] = []
-        outcome = self._run(name, argv, self.limits.plan, lines.append)
+        outcome = self._run(self._argv(command, json=IsFlagged), self.limits.plan, lines.append)
         return outcome, "\n".join(lines)
 
-    def _streamed(self, name: str, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
+    def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder(self.report)
         if holder := locked_by(self.folder):
-            self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it")
-        outcome = self._run(name, argv, limit, decoder.line)
-        fine = (0, 2) if name in ("plan", "refresh") else (0,)  # 2: it would change something; of apply, a crash
+            self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it")
+        outcome = self._run(argv, limit, decoder.line)
+        fine = (0, 2) if argv[1] == "plan" else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine:
-            raise decoder.failure(name, _last_words(outcome))
+            raise decoder.failure(argv[1], _last_words(outcome))
         return decoder, outcome.returncode
 
-    def _run(self, name: str, argv: tuple[str, ...], limit: float, on_stdout: Callable[[str], None]) -> Outcome:
-        doing = f"tofu {name}"
+    def _run(self, argv: tuple[str, ...], limit: float, on_stdout: Callable[[str], None]) -> Outcome:
+        doing = f"tofu {argv[1]}"
 
-        def on_line(stream: Stream, text: str) -> None:
+        def hear(stream: Stream, text: str) -> None:
             on_stdout(text) if stream == "stdout" else self.report(said(text))
 
-        def on_stopping(level: int, seconds: float) -> None:
-            told = _STOPPING if level == 1 else _STOPPING_AT_ONCE
-            self._warn(told.format(doing=doing, seconds=round(seconds)))
+        def stopping(level: int, seconds: float) -> None:
+            if level == 1:
+                asked = f"asked {doing} to stop (it runs since {seconds:.0f} s) and wait for what is in flight"
+                self._warn(f"{asked}; once more stops it at once, and may lose track of what is being made")
+            else:
+                self._warn(f"stopping {doing} at once; what was in flight may exist without being in OpenTofu's state")
 
-        outcome = run(
-            Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE),
-            interrupts=self.interrupts,
-            on_line=on_line,
-            register=self.register,
-            on_stopping=on_stopping,
-        )
+        request = Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE)
+        outcome = run(request, interrupts=self.interrupts, on_line=hear, register=self.register, on_stopping=stopping)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
             signum = self.interrupts.signum
@@ -143,14 +158,6 @@ class Tofu:
 
     def _warn(self, message: str) -> None:
         self.report(Notice(message=message, level="warning"))
-
-
-_OUTPUTS_CHANGE = Plan((Change("outputs", "change"),))
-_STOPPING = (
-    "asked {doing} to stop (it runs since {seconds} s) and wait for it to finish what is in flight; "
-    "once more stops it at once, and may lose track of what is being made"
-)
-_STOPPING_AT_ONCE = "stopping {doing} at once; what was in flight may exist without being in OpenTofu's state"
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deployer.tofu.commands import Commands
-from deployer.tofu.engine import tofu_environment
+from deployer.config.model import Timeouts
+from deployer.events import ignore
+from deployer.process import Interrupts
+from deployer.tofu.engine import Tofu, tofu_environment
 
-TOFU = "/opt/tofu"
 PLAN = Path("/home/me/my project/deployer.tfplan")
-commands = Commands(Path(TOFU))
+RECORDING = f"""#!{sys.executable}
+import json, pathlib, sys
+pathlib.Path("argv.json").write_text(json.dumps(sys.argv))
+print('{{"diagnostics": []}}' if sys.argv[1] == "validate" else "{{}}")
+"""
+
+
+@pytest.fixture
+def tofu(tmp_path: Path) -> Tofu:
+    """An OpenTofu that does nothing but write down how it was called."""
+    program = tmp_path / "tofu"
+    program.write_text(RECORDING)
+    program.chmod(0o755)
+    return Tofu(program, tmp_path, env={}, limits=Timeouts(), interrupts=Interrupts(), report=ignore, register=None)
+
+
+def argv(tofu: Tofu, command: Callable[[Tofu], object]) -> list[str]:
+    command(tofu)
+    called: list[str] = json.loads((tofu.folder / "argv.json").read_text())
+    return called
 
 
 @pytest.mark.parametrize(
-    ("built", "expected"),
+    ("command", "expected"),
     [
-        (commands.init(), ["init", "-input=false", "-no-color"]),
-        (commands.validate(), ["validate", "-json"]),
+        (lambda tofu: tofu.init(), ["init", "-input=false", "-no-color"]),
+        (lambda tofu: tofu.validate(), ["validate", "-json"]),
         (
-            commands.plan(PLAN),
+            lambda tofu: tofu.plan(PLAN),
             ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock-timeout=120s", f"-out={PLAN}"],
         ),
-        (commands.plan(), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
+        (lambda tofu: tofu.plan(), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
         (
-            commands.plan(refresh_only=True),
+            lambda tofu: tofu.drift(),
             ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false", "-refresh-only"],
         ),
-        (commands.apply(PLAN), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
-        (commands.output(), ["output", "-json"]),
-        (commands.destroy(), ["destroy", "-json", "-input=false", "-auto-approve", "-lock-timeout=120s"]),
+        (lambda tofu: tofu.apply(PLAN), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
+        (lambda tofu: tofu.outputs(), ["output", "-json"]),
+        (lambda tofu: tofu.destroy(), ["destroy", "-json", "-input=false", "-auto-approve", "-lock-timeout=120s"]),
     ],
-    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
 )
-def test_command_lines(built: tuple[str, ...], expected: list[str]) -> None:
-    assert list(built) == [TOFU, *expected]
+def test_command_lines(tofu: Tofu, command: Callable[[Tofu], object], expected: list[str]) -> None:
+    assert argv(tofu, command) == [str(tofu.binary), *expected]
 
 
-def test_a_damaged_state_in_the_working_directory_is_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "terraform.tfstate").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    assert Commands(Path(TOFU)).output() == (TOFU, "output", "-json")
+def test_a_damaged_state_in_the_working_directory_is_never_read(tofu: Tofu, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tofu.folder / "terraform.tfstate").write_bytes(b"")
+    monkeypatch.chdir(tofu.folder)
+    assert argv(tofu, Tofu.outputs) == [str(tofu.binary), "output", "-json"]
 
 
 def test_the_users_environment_reaches_opentofu_without_what_alters_commands() -> None:
