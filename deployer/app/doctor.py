@@ -14,7 +14,7 @@ from deployer.bundled import bundled
 from deployer.errors import DeployerError
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, Request, capture
-from deployer.tofu.binary import cache_directory, find_engine
+from deployer.tofu.engine import cache_directory, find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
 

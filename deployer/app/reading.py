@@ -133,8 +133,7 @@ class Reading:
         return examine(self._environ, self._interrupts, self._report, install=install)
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
-        from deployer.tofu.binary import cache_directory, find_engine
-        from deployer.tofu.engine import Tofu, tofu_environment
+        from deployer.tofu.engine import Tofu, cache_directory, find_engine, tofu_environment
 
         engine = find_engine(self._environ, interrupts=self._interrupts)
         plugins = private_directory(cache_directory(self._environ) / "plugins")

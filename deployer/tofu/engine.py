@@ -1,10 +1,12 @@
-"""OpenTofu at work in one folder: init, validate, plan, apply, outputs, destroy. Knows no states and no Ansible.
+"""Which OpenTofu is used, and its work in one folder: init, validate, plan, apply, outputs, destroy. Knows no states
+and no Ansible.
 
 python-terraform is used for its argv alone: running through it would buffer all output, and its constructor reads a
 state file, which fails on the empty one that a crash can leave. So it is pointed at a folder that cannot exist.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -14,13 +16,13 @@ from pydantic import ValidationError
 from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
-from deployer.errors import FailureKind, StepFailed
+from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report, ignore
-from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
+from deployer.process import Interrupts, Outcome, Register, Request, Stream, capture, run
 from deployer.tofu.state import locked_by
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
-_NOWHERE = "/dev/null/no-state-here"
+_OLDEST = (1, 6)
 
 # Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
 _LOCK_TIMEOUT = 120
@@ -36,12 +38,41 @@ _GRACE = 600.0
 _UNWANTED = ("TF_CLI_ARGS", "TF_WORKSPACE", "TF_DATA_DIR", "TF_LOG", "TF_INPUT", "TF_REATTACH_PROVIDERS")
 
 
+@dataclass(frozen=True)
+class Engine:
+    """An OpenTofu (or, where the user names it, Terraform) binary and its version."""
+
+    path: Path
+    version: str
+
+
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """The user's cache of this program: DEPLOYER_CACHE, else `deployer` in XDG_CACHE_HOME or ~/.cache."""
+    if named := environ.get("DEPLOYER_CACHE"):
+        return Path(named).expanduser().absolute()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
+
+
+def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine:
+    """DEPLOYER_TOFU, else `tofu` on PATH, else the one that `deployer doctor --install` put into the cache.
+
+    Raises ToolMissing where there is none that works, or where it is older than 1.6.
+    """
+    named = environ.get("DEPLOYER_TOFU")
+    candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
+    complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
+    for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
+        try:
+            return _engine(Path(path).absolute(), environ, interrupts)
+        except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
+            complaint = error
+    raise complaint
+
+
 def tofu_environment(environ: Mapping[str, str], plugin_cache: Path) -> dict[str, str]:
     """The child's whole environment: the user's own (credentials of a cloud among it), without what alters commands."""
-    env = {k: v for k, v in environ.items() if not k.startswith(_UNWANTED)}
-    env |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
-    env.setdefault("TF_PLUGIN_CACHE_DIR", str(plugin_cache))
-    return env
+    env = {"TF_PLUGIN_CACHE_DIR": str(plugin_cache), **environ, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+    return {key: value for key, value in env.items() if not key.startswith(_UNWANTED)}
 
 
 @dataclass(frozen=True)
@@ -112,7 +143,7 @@ class Tofu:
 
     def _argv(self, command: str, *arguments: str, **options: object) -> tuple[str, ...]:
         # Not the methods named for the commands: its destroy() passes -force, which no longer exists.
-        terraform = Terraform(working_dir=_NOWHERE, terraform_bin_path=str(self.binary))
+        terraform = Terraform(working_dir="/dev/null/no-state-here", terraform_bin_path=str(self.binary))
         return tuple(terraform.generate_cmd_string(command, *arguments, **options))
 
     def _document(self, command: str) -> tuple[Outcome, str]:
@@ -156,6 +187,23 @@ class Tofu:
 
     def _warn(self, message: str) -> None:
         self.report(Notice(message=message, level="warning"))
+
+
+def _engine(path: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Engine:
+    env = {**environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
+    request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
+    try:
+        _, text = capture(request, interrupts=interrupts)
+        version = str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(f"`{path} version -json` says no version") from error
+    if tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit()) < _OLDEST:
+        raise _unusable(f"{path} is version {version}, which is too old")
+    return Engine(path, version)
+
+
+def _unusable(problem: str) -> ToolMissing:
+    return ToolMissing(problem, detail="deployer needs OpenTofu 1.6 or newer", help="deployer doctor --install")
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from deployer.errors import DeployerError, StorageFailed, ToolMissing
 from deployer.process import Interrupts, Request, capture
-from deployer.tofu.binary import cache_directory, find_engine
+from deployer.tofu.engine import cache_directory, find_engine
 
 VERSION = "1.10.6"
 RELEASES = "https://github.com/opentofu/opentofu/releases/download"
