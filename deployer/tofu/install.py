@@ -3,8 +3,6 @@
 Refuses to know which `tofu` a command will use, and what for. Runs as a program for `make setup`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

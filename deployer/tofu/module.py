@@ -1,7 +1,5 @@
 """The root module of an environment: a provider's files copied into its tofu folder, input variables beside them."""
 
-from __future__ import annotations
-
 import filecmp
 import json
 import os
@@ -9,7 +7,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from deployer.errors import FailureKind, StepFailed
 
@@ -57,7 +54,7 @@ def module_differs(source: Path, folder: Path) -> bool:
     return not files == _manifest(folder) == set(same)
 
 
-def write_variables(folder: Path, values: Mapping[str, Any]) -> None:
+def write_variables(folder: Path, values: Mapping[str, object]) -> None:
     """Writes the input variables, mode 0600 because they may hold secrets. Raises OSError."""
     _write_private(folder / f".{VARIABLES}.new", values)
     (folder / f".{VARIABLES}.new").replace(folder / VARIABLES)

@@ -1,7 +1,5 @@
 """What can be told of OpenTofu's local state without running it: is it there, whole, locked by whom."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import struct
@@ -51,9 +49,8 @@ def locked_by(folder: Path) -> str:
 
 def _lock_holder(folder: Path) -> int | None:
     # OpenTofu locks its local state with fcntl(2), which can be asked who holds it without taking it.
-    linux = sys.platform == "linux"
     # struct flock: type, whence, start, len, pid; on macOS start, len, pid, type, whence.
-    layout, kind, pid = ("hhqqi", 0, 4) if linux else ("qqihh", 3, 2)
+    layout, kind, pid = ("hhqqi", 0, 4) if sys.platform == "linux" else ("qqihh", 3, 2)
     ask = [0] * 5
     ask[kind] = fcntl.F_WRLCK
     try:

@@ -1,8 +1,6 @@
 """OpenTofu's `-json` lines, decoded. What has another shape is passed on as text; only an unknown major of `ui` is
 refused."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -144,9 +142,10 @@ class Decoder:
         # A provisioner's diagnostic repeats the whole command; what the program said itself is the better cause.
         cause = one_line(" / ".join(self._printed.get(first.address, [])[1:][-3:])) or first.text
         more = f" (and {len(others)} more, see the log)" if others else ""
-        subject = f" at {first.address}" if first.address else ""
-        detail = cause + first.place + more
-        return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=detail)
+        where = f" at {first.address}" if first.address else ""
+        return StepFailed(
+            f"OpenTofu failed to {doing}{where}", kind=FailureKind.TOFU, detail=cause + first.place + more
+        )
 
 
 def said(text: str) -> Output:
