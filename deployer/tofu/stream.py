@@ -142,10 +142,9 @@ class Decoder:
         # A provisioner's diagnostic repeats the whole command; what the program said itself is the better cause.
         cause = one_line(" / ".join(self._printed.get(first.address, [])[1:][-3:])) or first.text
         more = f" (and {len(others)} more, see the log)" if others else ""
-        where = f" at {first.address}" if first.address else ""
-        return StepFailed(
-            f"OpenTofu failed to {doing}{where}", kind=FailureKind.TOFU, detail=cause + first.place + more
-        )
+        subject = f" at {first.address}" if first.address else ""
+        detail = cause + first.place + more
+        return StepFailed(f"OpenTofu failed to {doing}{subject}", kind=FailureKind.TOFU, detail=detail)
 
 
 def said(text: str) -> Output:
