@@ -10,7 +10,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from deployer.errors import DeployerError, StorageFailed, ToolMissing
-from deployer.process import Interrupts, Request, capture
+from deployer.process import Deadline, Interrupts, Request, capture
 from deployer.tofu.engine import cache_directory, find_engine
 
 VERSION = "1.10.6"
@@ -89,13 +88,13 @@ def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (offic
 
 
 def _download(url: str) -> bytes:
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    deadline = Deadline(DOWNLOAD_SECONDS)
     data = b""
     try:
         with urllib.request.urlopen(url, timeout=6) as answer:  # to answer at all, or to send the next bytes
             while chunk := answer.read(1 << 20):
                 data += chunk
-                if time.monotonic() > deadline:
+                if deadline.expired:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:.0f} s")
     except (OSError, ValueError, HTTPException) as error:
         raise _refused(f"{url}: {error}") from error
