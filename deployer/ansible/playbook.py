@@ -1,4 +1,4 @@
-"""Runs one playbook: a request in, events out, a few words or an error in the end. Never imports ansible-runner.
+"""Runs playbooks: a request in, events out, a few words or an error in the end. Never imports ansible-runner.
 
 ansible-runner takes over signals and heavy imports, so it lives in a child of ours (`deployer.ansible.child`).
 """
@@ -12,22 +12,32 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.ansible.inventory import write_private
 from deployer.ansible.recap import Findings
 from deployer.ansible.results import Record, veil
-from deployer.ansible.settings import environment
 from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report
-from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, end_tree, identity_of
+from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, capture, end_tree, identity_of
 from deployer.process import run as run_process
 
 # Becomes ansible-playbook, with the same pid: tells it at once (the first event comes a second later), and takes away
 # the terminal's input, which ansible-runner fakes and where vars_prompt and pause would wait for ever.
 _LAUNCH = 'echo "process:$$"; exec "$@" </dev/null'
 _RUNNER = {"binary": "/bin/sh", "ident": "run", "suppress_env_files": True, "quiet": True}
+
+# The allow-list of environment variables. ansible-runner writes the whole environment into its artifacts, so nothing
+# may be in it that is a secret.
+_PASSED_ON = ("HOME", "LOGNAME", "PATH", "SHELL", "SSH_AUTH_SOCK", "TMPDIR", "TZ", "USER")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+_OF_THE_USER = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_ROLES_PATH")
+_PREFERRED = {"ANSIBLE_FORKS": "20", "ANSIBLE_GATHERING": "smart", "ANSIBLE_PIPELINING": "True"}
+
+_CLOSE = 'for socket in *; do [ -S "$socket" ] && ssh -O exit -o ControlPath="$socket" closing; done; :'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,22 @@ class PlaybookRun:
     vault_password_file: Path | None
     timeout: float
     sockets: Path
+
+
+@contextmanager
+def kept_connections() -> Iterator[Path]:
+    """A private directory for the connections' sockets; when the block is left they are closed. Raises OSError.
+
+    In /tmp, because a Unix socket's path holds about 100 bytes, and homes and $TMPDIR may be deeper than that. Where we
+    are killed, each connection ends by itself when it has not been used for a minute.
+    """
+    with tempfile.TemporaryDirectory(prefix="deployer-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
+        try:
+            yield Path(sockets)
+        finally:
+            argv = ("/bin/sh", "-c", _CLOSE)
+            request = Request(argv=argv, doing="close connections", cwd=Path(sockets), env=os.environ, timeout=10)
+            capture(request, interrupts=Interrupts())  # the user's Ctrl+C is a reason to close, not to leave off
 
 
 def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> str:
@@ -124,3 +150,27 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     env = environment(os.environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)
+
+
+def environment(inherited: Mapping[str, str], *, project: Path | None, scratch: Path, sockets: Path) -> dict[str, str]:
+    """The whole environment for a playbook: of the user's where `project` is given, else a bundled one. Our preferences
+    are in it where the user has no ansible.cfg.
+
+    `scratch` takes Ansible's temporary files, `sockets` its SSH control sockets.
+    """
+    wanted = _PASSED_ON if project is None else (*_PASSED_ON, *_OF_THE_USER)
+    env = {name: value for name, value in inherited.items() if name in wanted}
+    env |= {name: value for name, value in inherited.items() if name.lower() in _PROXIES and "@" not in value}
+    env |= {
+        # Ansible refuses a locale that is not UTF-8 or not installed, and ssh hands on whatever a laptop has.
+        "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8",
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(sockets),
+        "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_NOCOWS": "True",
+        "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
+    }
+    if project is not None and Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg").is_file():
+        return env  # it rules alone
+    return _PREFERRED | env

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.ansible import ansible_playbook
+from deployer.ansible.playbook import ansible_playbook
 from deployer.bundled import bundled
 from deployer.errors import DeployerError
 from deployer.events import Notice, Report

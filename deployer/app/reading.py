@@ -79,7 +79,7 @@ class Reading:
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
-        from deployer.ansible import inventory_data
+        from deployer.ansible.inventory import inventory_data
         from deployer.workflows.configure import inventory_environment
 
         loaded = [self._load(n) for n in ((name,) if name else self._repository.names())]

@@ -6,7 +6,8 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from deployer import ansible
+from deployer.ansible.inventory import InventoryEnvironment, write_inventory, write_private
+from deployer.ansible.playbook import PlaybookRun, kept_connections, run_playbook
 from deployer.bundled import bundled
 from deployer.config.model import Spec, is_path, located
 from deployer.environment import Configured, Configuring, Environment, FinishedStep
@@ -32,8 +33,8 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         private_directory(inventory.parent)
         shutil.rmtree(workspace, ignore_errors=True)  # of the command before
         private_directory(workspace)
-        ansible.write_inventory(inventory, inventory_environment(run.environment, spec, folder))
-        ansible.write_private(variables, spec.configure.variables)
+        write_inventory(inventory, inventory_environment(run.environment, spec, folder))
+        write_private(variables, spec.configure.variables)
 
     def play(step: str, entry: str, sockets: Path) -> str:
         ours = not is_path(entry)
@@ -41,7 +42,7 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         if not playbook.is_file():
             detail = f"looked for {playbook.absolute()}"
             raise StepFailed(f"the playbook {entry} is not there", kind=FailureKind.INPUT, detail=detail)
-        playing = ansible.PlaybookRun(
+        playing = PlaybookRun(
             step=step,
             playbook=playbook.absolute(),
             inventory=inventory,
@@ -53,11 +54,11 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             sockets=sockets,
         )
         register, report = session.held, session.report
-        return ansible.run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
+        return run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
 
     def story() -> None:
         run.step("render_inventory", render_inventory)
-        with ansible.kept_connections() as sockets:
+        with kept_connections() as sockets:
             for step, entry in spec.playbook_steps.items():
                 run.step(step, partial(play, step, entry, sockets))
 
@@ -69,11 +70,9 @@ def steps_to_keep(finished: tuple[FinishedStep, ...]) -> tuple[FinishedStep, ...
     return tuple(step for step in finished if step.name != "render_inventory")
 
 
-def inventory_environment(
-    environment: Environment, spec: Spec, folder: EnvironmentFolder
-) -> ansible.InventoryEnvironment:
+def inventory_environment(environment: Environment, spec: Spec, folder: EnvironmentFolder) -> InventoryEnvironment:
     """What Ansible must know of an environment's hosts."""
-    return ansible.InventoryEnvironment(
+    return InventoryEnvironment(
         name=environment.name,
         hosts=environment.hosts,
         ports={name: tuple(there for _, there in machine.forwards) for name, machine in spec.hosts.items()},

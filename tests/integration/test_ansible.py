@@ -16,14 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.ansible import (
-    InventoryEnvironment,
-    PlaybookRun,
-    kept_connections,
-    run_playbook,
-    write_inventory,
-    write_private,
-)
+from deployer.ansible.inventory import InventoryEnvironment, write_inventory, write_private
+from deployer.ansible.playbook import PlaybookRun, kept_connections, run_playbook
 from deployer.environment import Host
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, TaskProgress

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from deployer.ansible import InventoryEnvironment, inventory_data, write_inventory, write_private
+from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_private
+from deployer.ansible.playbook import environment
 from deployer.ansible.recap import Findings
 from deployer.ansible.results import message_of, records_of, veil
-from deployer.ansible.settings import environment
 from deployer.environment import Host, PortForward
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Report, TaskProgress, ignore
@@ -286,9 +286,9 @@ def test_the_users_ansible_cfg_says_everything(tmp_path: Path) -> None:
     assert ours["ANSIBLE_PIPELINING"] == "True"
 
 
-def test_the_parent_never_imports_ansible_runner() -> None:
-    code = (
-        "import sys, deployer.ansible; print([m for m in ('ansible_runner', 'pydantic', 'yaml') if m in sys.modules])"
-    )
+@pytest.mark.parametrize("module", ["child", "inventory", "playbook"])
+def test_neither_parent_nor_child_import_what_is_slow(module: str) -> None:
+    slow = ("ansible_runner", "pydantic", "yaml")
+    code = f"import sys, deployer.ansible.{module}; print([m for m in {slow} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout.strip() == "[]"
