@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.ansible.inventory import write_private
-from deployer.ansible.recap import Findings
-from deployer.ansible.results import Record, veil
+from deployer.ansible.results import Findings, Record, veil
 from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, capture, end_tree, identity_of

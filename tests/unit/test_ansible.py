@@ -15,8 +15,7 @@ import pytest
 
 from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_private
 from deployer.ansible.playbook import environment
-from deployer.ansible.recap import Findings
-from deployer.ansible.results import message_of, records_of, veil
+from deployer.ansible.results import Findings, message_of, records_of, veil
 from deployer.environment import Host, PortForward
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Report, TaskProgress, ignore
