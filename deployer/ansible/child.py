@@ -4,8 +4,6 @@ Refuses to know what comes of it. It goes on when its parent has been killed: a 
 one, and the lock's record names us until it ends.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -14,22 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployer.ansible.results import Record, records_of
+from deployer.ansible.results import records_of
 from deployer.process import Deadline, Interrupts, end_tree, own_identity
 
 
 def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     deadline = Deadline(request["timeout"])
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")  # by the line
     os.dup2(2, 1)  # whatever a library prints is no record
-
-    def say(record: Record) -> None:
-        print(json.dumps(record), file=out, flush=True)
 
     def tell(event: Mapping[str, Any]) -> bool:
         for record in records_of(event):
-            say(record)
+            print(json.dumps(record), file=out)
         return False  # no file for it
 
     def cancelled() -> bool:
@@ -45,7 +40,7 @@ def main() -> None:
         try:
             # pexpect may time out after success: then there is no end, and the parent judges by the recap.
             rc = ansible_runner.run(**request["runner"], event_handler=tell, cancel_callback=cancelled).rc
-            say({"type": "end", "rc": rc})
+            print(json.dumps({"type": "end", "rc": rc}), file=out)
         finally:
             end_tree(own_identity())
 

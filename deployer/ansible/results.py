@@ -168,15 +168,14 @@ class Findings:
     def failure(self) -> StepFailed:
         """The error for a playbook that ended and did not succeed."""
         recap = self._recap or Recap()
-        kind, what, bad = FailureKind.PLAYBOOK, "failed on", recap.failed
-        if not bad:
-            kind, what, bad = FailureKind.UNREACHABLE, "could not reach", recap.unreachable
-        if bad:
+        if bad := recap.failed or recap.unreachable:
             first = next(host for host in (*self._failures, *bad) if host in bad)
             others = ", ".join(host for host in (*recap.failed, *recap.unreachable) if host != first)
             also = f"; and not done on {one_line(others, 200)}" if others else ""
             detail = f"{first}: {self._failures.get(first, 'no message')}{also}"
-            return StepFailed(f"{self._step} {what} {first}", kind=kind, detail=detail)
+            if recap.failed:
+                return StepFailed(f"{self._step} failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
+            return StepFailed(f"{self._step} could not reach {first}", kind=FailureKind.UNREACHABLE, detail=detail)
         kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
         if self._returncode in (None, 127, 250):
             kind, what = FailureKind.TOOL, "Ansible died"
