@@ -87,7 +87,7 @@ class Reading:
 
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
-        from deployer.remote import ssh_argv
+        from deployer.remote.ssh import ssh_argv
         from deployer.workflows.hosts import private_key, targets
 
         environment, spec, folder = self._load(name)

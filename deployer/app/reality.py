@@ -8,7 +8,7 @@ from pathlib import Path
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
 from deployer.process import Interrupts
-from deployer.remote import who_answers
+from deployer.remote.ssh import who_answers
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 

@@ -1,29 +1,22 @@
 """One host, attempt by attempt: how far up the ladder it lets us, and what held it up. Knows no other host."""
 
-from __future__ import annotations
-
 import os
 import shlex
-import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, HostProgress, one_line, printable
-from deployer.process import Deadline, Interrupts, Outcome, Request, capture
+from deployer.process import Deadline, Interrupts, Outcome
 from deployer.remote.cloud_init import LOG_COMMAND
-from deployer.remote.host_keys import known_as, pin, read_keys
-from deployer.remote.ssh import Target, host_key_argv, ssh_argv
+from deployer.remote.ssh import CALL, Target, ask, pin, ssh_argv, who_answers
 
 Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
-Answering = Literal["nobody", "unknown", "another", "ours"]
 
-_CALL = 20.0  # seconds for one call of ssh
 _PAUSE = 0.4  # seconds between attempts
-_ANSWER = 3.0  # seconds for a connection to be taken
 _HELD_UP: dict[Rung, tuple[FailureKind, str]] = {
     "connect": (FailureKind.UNREACHABLE, "{0.name} does not accept connections at {1}"),
     "banner": (FailureKind.UNREACHABLE, "{0.name} accepts connections at {1} but does not answer as an SSH server"),
@@ -39,49 +32,6 @@ class _Attempt:
     rung: Rung
     answer: str = ""
     output: str | None = None
-
-
-def who_answers(
-    known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
-) -> tuple[Answering, str]:
-    """Who answers there, and why it is not the machine whose key is pinned, if it is not. Raises Interrupted."""
-    if cause := _silence(address, port):
-        return "nobody", cause
-    shown = _shown_keys(known_hosts, address, port, environ=environ, interrupts=interrupts)
-    if not shown:  # a forwarded port is open while the machine behind it boots
-        return "unknown", "the port is open, but nothing more"
-    pinned = read_keys(known_hosts, known_as(address, port))
-    return ("another", "it shows another host key") if pinned and not pinned & shown else ("ours", "")
-
-
-def _silence(address: str, port: int) -> str:
-    """Why nothing answers there; empty where something takes the connection."""
-    try:
-        socket.create_connection((address, port), timeout=_ANSWER).close()
-    except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
-        return getattr(error, "strerror", None) or str(error)
-    return ""
-
-
-def _shown_keys(
-    known_hosts: Path, address: str, port: int, *, environ: Mapping[str, str], interrupts: Interrupts
-) -> frozenset[str]:
-    """The host key ("type base64") that what answers there proves to have, of the pinned type if it can; none where it
-    shows none. Raises Interrupted."""
-    name = known_as(address, port)
-    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
-        learned = Path(scratch) / "known_hosts"
-        argv = host_key_argv(address, port, pinned=read_keys(known_hosts, name), learned=learned)
-        _ask(argv, f"asking {one_line(name)} for its host key", _CALL, environ=environ, interrupts=interrupts)
-        return read_keys(learned, name)
-
-
-def _ask(
-    argv: tuple[str, ...], doing: str, limit: float, *, environ: Mapping[str, str], interrupts: Interrupts
-) -> tuple[Outcome, str]:
-    env = {**environ, "LC_ALL": "C"}
-    request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
-    return capture(request, interrupts=interrupts)
 
 
 class Host:
@@ -129,7 +79,7 @@ class Host:
 
     def last_words(self) -> str:
         """The end of cloud-init's log where we were let in, else of the console's."""
-        log = self._call(ssh_argv(self.target, LOG_COMMAND), _CALL / 2)[1] if self._rung == "cloud_init" else ""
+        log = self._ask(ssh_argv(self.target, LOG_COMMAND), CALL / 2)[1] if self._rung == "cloud_init" else ""
         return excerpt(log or self.target.last_words())
 
     def _expired(self) -> StepFailed:
@@ -150,9 +100,9 @@ class Host:
         # gets a new try soon.
         answers = self._rung in ("authenticate", "cloud_init")
         patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
-        limit = min(_CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
+        limit = min(CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
         known = target if pinned else replace(target, known_hosts=learned)
-        outcome, output = self._call(ssh_argv(known, command, patience=patience), limit)
+        outcome, output = self._ask(ssh_argv(known, command, patience=patience), limit)
         if outcome.timed_out:
             return _Attempt(top, f"no answer within {limit:.0f} s")
         said = next((line for text in reversed(outcome.tail) if (line := one_line(text))), "")
@@ -164,13 +114,11 @@ class Host:
         # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
         # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
         # connection broke before that. Otherwise host and connection are fine, and our login was refused.
-        if cause := _silence(target.address, target.port):
-            return _Attempt("connect", one_line(cause))
-        shown = read_keys(learned, target.known_as)
-        if pinned:
-            where = (target.known_hosts, target.address, target.port)
-            shown = _shown_keys(*where, environ=os.environ, interrupts=self._halt)
-        if pinned and shown and not shown & pinned:
+        where, shown_to = (target.known_hosts, target.address, target.port), None if pinned else learned
+        who, why = who_answers(*where, learned=shown_to, environ=os.environ, interrupts=self._halt)
+        if who == "nobody":
+            return _Attempt("connect", why)
+        if who == "another":
             name, file = shlex.quote(one_line(target.known_as)), shlex.quote(str(target.known_hosts))
             raise StepFailed(
                 f"{target.name} shows another host key than before: it is another machine, or somebody is in between",
@@ -178,12 +126,10 @@ class Host:
                 detail=f"at {name}: not the key that is pinned in {file}",
                 help=f"if the machine was rebuilt on purpose: ssh-keygen -R {name} -f {file}",
             )
-        return _Attempt("authenticate" if shown else "banner", said)
+        return _Attempt("authenticate" if who == "ours" else "banner", said)
 
-    def _call(self, argv: tuple[str, ...], limit: float) -> tuple[Outcome, str]:
-        found = _ask(argv, f"asking {self.target.name}", limit, environ=os.environ, interrupts=self._halt)
-        self._halt.check("a call of ssh")
-        return found
+    def _ask(self, argv: tuple[str, ...], limit: float) -> tuple[Outcome, str]:
+        return ask(argv, f"asking {self.target.name}", limit, environ=os.environ, interrupts=self._halt)
 
 
 def excerpt(log: str) -> str:

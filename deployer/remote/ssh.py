@@ -1,13 +1,22 @@
-"""The only place that knows the flags of the ssh client. Builds command lines and runs nothing."""
+"""The ssh client: its command lines, whose flags nobody else knows, and the host keys: those pinned, those shown."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.remote.host_keys import known_as, read_keys
+from deployer.events import one_line
+from deployer.process import Interrupts, Outcome, Request, capture
+
+Answering = Literal["nobody", "unknown", "another", "ours"]
+
+CALL = 20.0  # seconds for one call of ssh
+
+_writing = threading.Lock()  # several hosts of one environment are pinned side by side, in one file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,3 +103,87 @@ def _quoted(path: Path) -> str:
         detail = f"{text!r}: ssh would expand ${{...}} and cannot be told of control characters"
         raise StepFailed("ssh cannot use files in this directory", kind=FailureKind.INPUT, detail=detail)
     return '"' + text.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def who_answers(
+    known_hosts: Path,
+    address: str,
+    port: int,
+    *,
+    learned: Path | None = None,
+    environ: Mapping[str, str],
+    interrupts: Interrupts,
+) -> tuple[Answering, str]:
+    """Who answers there, and why it is not the machine whose key is pinned, if it is not. Raises Interrupted.
+
+    `learned` is what a first contact has just written: then nobody is asked for a key once more.
+    """
+    try:
+        socket.create_connection((address, port), timeout=3.0).close()
+    except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
+        return "nobody", one_line(getattr(error, "strerror", None) or str(error))
+    name = known_as(address, port)
+    pinned = read_keys(known_hosts, name)
+    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+        if learned is None:
+            learned = Path(scratch) / "known_hosts"
+            argv = host_key_argv(address, port, pinned=pinned, learned=learned)
+            ask(argv, f"asking {one_line(name)} for its host key", CALL, environ=environ, interrupts=interrupts)
+        shown = read_keys(learned, name)
+    if not shown:  # a forwarded port is open while the machine behind it boots
+        return "unknown", "the port is open, but nothing more"
+    return ("another", "it shows another host key") if pinned and not pinned & shown else ("ours", "")
+
+
+def ask(
+    argv: tuple[str, ...], doing: str, limit: float, *, environ: Mapping[str, str], interrupts: Interrupts
+) -> tuple[Outcome, str]:
+    """Runs a command line of ssh for `limit` seconds at most; what it wrote is the answer. Raises Interrupted."""
+    env = {**environ, "LC_ALL": "C"}
+    request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
+    return capture(request, interrupts=interrupts)
+
+
+def known_as(address: str, port: int) -> str:
+    """The name ssh gives a host in known_hosts."""
+    return address.lower() if port == 22 else f"[{address.lower()}]:{port}"
+
+
+def read_keys(known_hosts: Path, name: str) -> frozenset[str]:
+    """The keys ("type base64") in the file for that name; none where there is no file. Raises StepFailed (storage)."""
+    return frozenset(" ".join(line.split()[1:3]) for line in _lines(known_hosts) if _is_about(line, name))
+
+
+def pin(known_hosts: Path, learned: Path) -> None:
+    """Appends the lines of `learned`, as ssh wrote them. Raises StepFailed (storage), OSError."""
+    with _writing:
+        _write(known_hosts, [*_lines(known_hosts), *_lines(learned)])
+
+
+def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
+    """Unpins a host that was replaced on purpose. Raises StepFailed (storage), OSError."""
+    name = known_as(address, port)
+    if read_keys(known_hosts, name):
+        _write(known_hosts, [line for line in _lines(known_hosts) if not _is_about(line, name)])
+
+
+def _is_about(line: str, name: str) -> bool:
+    names, *key = line.split() or [""]
+    return len(key) >= 2 and name in names.split(",")  # neither comments nor @revoked have the name in front
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problem, detail = "the host keys of the environment cannot be kept", f"{path}: {error.strerror}"
+        raise StepFailed(problem, kind=FailureKind.STORAGE, detail=detail) from error
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.touch(mode=0o600)
+    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+    new.replace(path)

@@ -9,7 +9,7 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import utc_now
-from deployer.remote import who_answers
+from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look

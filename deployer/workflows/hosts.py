@@ -14,7 +14,7 @@ from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
 from deployer.process import Interrupts, Request, capture
-from deployer.remote import Target, forget_host_key
+from deployer.remote.ssh import Target, forget_host_key
 from deployer.storage.folder import EnvironmentFolder
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"

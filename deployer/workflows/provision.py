@@ -8,7 +8,8 @@ from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec, located
 from deployer.environment import FinishedStep, Provisioned, Provisioning
 from deployer.events import utc_now
-from deployer.remote import Target, wait_cloud_init, wait_ssh
+from deployer.remote.readiness import wait_cloud_init, wait_ssh
+from deployer.remote.ssh import Target
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, module_differs, write_variables

@@ -20,15 +20,9 @@ import pytest
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, HostProgress, Notice
 from deployer.process import Interrupts
-from deployer.remote import (
-    CloudInit,
-    CloudInitOutcome,
-    Target,
-    wait_cloud_init,
-    wait_ssh,
-    who_answers,
-)
-from deployer.remote.host_keys import read_keys
+from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
+from deployer.remote.readiness import wait_cloud_init, wait_ssh
+from deployer.remote.ssh import Target, read_keys, who_answers
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
 from tests.watching import until
 

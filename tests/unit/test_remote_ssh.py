@@ -10,10 +10,8 @@ import pytest
 
 from deployer.errors import StepFailed
 from deployer.events import one_line
-from deployer.remote import Target, forget_host_key, ssh_argv
 from deployer.remote.host import excerpt
-from deployer.remote.host_keys import known_as, pin, read_keys
-from deployer.remote.ssh import host_key_argv
+from deployer.remote.ssh import Target, forget_host_key, host_key_argv, known_as, pin, read_keys, ssh_argv
 from tests.machines import make_key_pair
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ6n8mYqV8mYqV8mYqV8mYqV8mYqV8mYqV8mYqV8mYq"
