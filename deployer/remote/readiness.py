@@ -1,26 +1,33 @@
-"""Waits side by side until hosts let us in, and until cloud-init is over. Knows not how a host is asked."""
-
-from __future__ import annotations
+"""Waits side by side until hosts let us in, and until cloud-init is over: attempt by attempt, up a ladder of rungs."""
 
 import os
 import queue
+import shlex
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Event, Notice, Report, one_line
-from deployer.process import Deadline, Interrupts
-from deployer.remote.cloud_init import REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
-from deployer.remote.host import Host
-from deployer.remote.ssh import Target
+from deployer.events import Event, HostProgress, Notice, Report, one_line, printable
+from deployer.process import Deadline, Interrupts, Outcome
+from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
+from deployer.remote.ssh import CALL, Target, ask, pin, ssh_argv, who_answers
 
-T = TypeVar("T")
+Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
 
+_PAUSE = 0.4  # seconds between attempts
+_HELD_UP: dict[Rung, tuple[FailureKind, str]] = {
+    "connect": (FailureKind.UNREACHABLE, "{0.name} does not accept connections at {1}"),
+    "banner": (FailureKind.UNREACHABLE, "{0.name} accepts connections at {1} but does not answer as an SSH server"),
+    "authenticate": (FailureKind.AUTHENTICATION, "{0.name} answers at {1} but does not let {0.user} in"),
+    "cloud_init": (FailureKind.TIMEOUT, "cloud-init on {0.name} was not over in time"),
+}
 _ENDED = {"error": "failed", "degraded": "ended degraded", "disabled": "is disabled", "absent": "is not installed"}
-_LEAVING = 1.0  # seconds for threads to leave
 
 
 def wait_ssh(targets: Sequence[Target], *, limit: float, interrupts: Interrupts, report: Report) -> None:
@@ -48,17 +55,130 @@ def wait_cloud_init(
     Raises StepFailed: cloud_init for an error, for a degraded end where `strict`, and where it is absent or disabled
     though `required`; timeout, unreachable or authentication where it was not over in time. Raises Interrupted.
     """
+    ends: dict[str, CloudInit] = {}
 
-    def work(host: Host) -> CloudInit:
+    def work(host: Host) -> None:
         for output in host.outputs(REPORT_COMMAND, "cloud_init"):
-            found = read_report(output)
-            host.tell("cloud_init", found.answer)
-            if found.outcome is not CloudInitOutcome.RUNNING:
-                _accept(host, found, strict=strict, required=required)
-                return found
-        raise AssertionError("outputs end by an exception")
+            end = read_report(output)
+            host.tell("cloud_init", end.answer)
+            if end.outcome is not CloudInitOutcome.RUNNING:
+                _accept(host, end, strict=strict, required=required)
+                ends[host.target.name] = end
+                return
 
-    return _side_by_side(targets, work, "waiting for cloud-init", limit, interrupts, report)
+    _side_by_side(targets, work, "waiting for cloud-init", limit, interrupts, report)
+    return ends
+
+
+class Host:
+    """A wait for `target`, in a thread of its own; `halt` ends it at once, `say` takes the events."""
+
+    def __init__(self, target: Target, deadline: Deadline, halt: Interrupts, say: Callable[[Event], None]) -> None:
+        self.target, self.say = target, say
+        self._deadline, self._halt = deadline, halt
+        self._rung: Rung | None = None
+        self._answer, self._since = "", 0.0
+
+    @property
+    def _left(self) -> float:
+        return self._deadline.seconds - self._deadline.spent  # Deadline.left is for one thread, which moves the clock
+
+    def outputs(self, command: str, top: Rung) -> Iterator[str]:
+        """Runs `command` on the `top` rung again and again, and tells why where it does not get there.
+
+        Raises StepFailed when the time is up, and at once (authentication) where the host shows another key than the
+        pinned one; Interrupted on halt.
+        """
+        pause = _PAUSE
+        while True:
+            # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
+            # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
+            with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+                output = self._log_in(command, top, Path(scratch) / "known_hosts")
+            if output is not None:
+                yield output
+            if self._left <= 0:
+                raise self._expired()
+            # Newer sshd shut out who fails often: five seconds' penalty each time, enforced from fifteen on.
+            pause = min(5.0, pause * 3) if self._rung == "authenticate" else _PAUSE
+            self._halt.sleep(max(0.05, min(pause, self._left)), "waiting")
+
+    def tell(self, rung: Rung, answer: str) -> None:
+        """Reports where the host is, if that is new."""
+        spent = self._deadline.spent
+        if (rung, answer) != (self._rung, self._answer):
+            self.say(HostProgress(host=self.target.name, rung=rung, answer=answer, seconds=round(spent, 1)))
+        self._since = self._since if rung == self._rung else spent
+        self._rung, self._answer = rung, answer
+
+    def last_words(self) -> str:
+        """The end of cloud-init's log where we were let in, else of the console's."""
+        log = self._ask(ssh_argv(self.target, LOG_COMMAND), CALL / 2)[1] if self._rung == "cloud_init" else ""
+        return excerpt(log or self.target.last_words())
+
+    def _expired(self) -> StepFailed:
+        target, (kind, message) = self.target, _HELD_UP[self._rung or "connect"]
+        spent, limit = self._deadline.spent - self._since, self._deadline.seconds
+        refused = f"{target.user} must exist and accept {target.private_key}.pub; did the machine get its user data?"
+        return StepFailed(
+            message.format(target, one_line(f"{target.address}:{target.port}")),
+            kind=kind,
+            detail=f"rung {self._rung} for {spent:.0f} s, limit {limit:.0f} s; last answer: {self._answer or 'none'}",
+            help=refused if kind is FailureKind.AUTHENTICATION else "",
+            excerpt=self.last_words(),
+        )
+
+    def _log_in(self, command: str, top: Rung, learned: Path) -> str | None:
+        """What the command wrote, where it ran to its good end; else tells what held it up."""
+        target, pinned = self.target, self.target.pinned
+        # Who has answered gets ten seconds, and who is slow to come longer each time; but a forwarder that swallowed us
+        # gets a new try soon.
+        answers = self._rung in ("authenticate", "cloud_init")
+        patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
+        limit = min(CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
+        known = target if pinned else replace(target, known_hosts=learned)
+        outcome, output = self._ask(ssh_argv(known, command, patience=patience), limit)
+        said = next((line for text in reversed(outcome.tail) if (line := one_line(text))), "")
+        if outcome.timed_out:
+            rung, answer = top, f"no answer within {limit:.0f} s"
+        elif outcome.returncode == 255:
+            rung, answer = self._stopped_at(said, None if pinned else learned)
+        else:
+            if not pinned:
+                pin(target.known_hosts, learned)
+            if outcome.returncode == 0:
+                return output
+            rung, answer = top, f"exit {outcome.returncode} {said}".strip()
+        if self._left > 0 or self._rung is None:  # what the limit cut short knows less than what came before
+            self.tell(rung, answer)
+        return None
+
+    def _stopped_at(self, said: str, learned: Path | None) -> tuple[Rung, str]:
+        # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
+        # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
+        # connection broke before that. Otherwise host and connection are fine, and our login was refused.
+        where = (self.target.known_hosts, self.target.address, self.target.port)
+        who, why = who_answers(*where, learned=learned, environ=os.environ, interrupts=self._halt)
+        if who == "another":
+            name, file = shlex.quote(one_line(self.target.known_as)), shlex.quote(str(self.target.known_hosts))
+            raise StepFailed(
+                f"{self.target.name} shows another host key than before: another machine, or somebody is in between",
+                kind=FailureKind.AUTHENTICATION,
+                detail=f"at {name}: not the key that is pinned in {file}",
+                help=f"if the machine was rebuilt on purpose: ssh-keygen -R {name} -f {file}",
+            )
+        if who == "nobody":
+            return "connect", why
+        return "authenticate" if who == "ours" else "banner", said
+
+    def _ask(self, argv: tuple[str, ...], limit: float) -> tuple[Outcome, str]:
+        return ask(argv, f"asking {self.target.name}", limit, environ=os.environ, interrupts=self._halt)
+
+
+def excerpt(log: str) -> str:
+    """The end of a log as a few printable lines; consoles end theirs with carriage returns."""
+    lines = printable(log.replace("\r", "\n")).split("\n")
+    return "\n".join([line.rstrip() for line in lines if line.strip()][-30:])
 
 
 def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None:
@@ -83,23 +203,22 @@ def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None
 
 def _side_by_side(
     targets: Sequence[Target],
-    work: Callable[[Host], T],
+    work: Callable[[Host], None],
     doing: str,
     limit: float,
     interrupts: Interrupts,
     report: Report,
-) -> dict[str, T]:
+) -> None:
     """Runs `work` for each target in a thread of its own, and reports from this one what those say.
 
     The first failure ends all the waiting and is raised.
     """
     deadline, halt, said = Deadline(limit), Interrupts(), queue.SimpleQueue[Event]()
-    results: dict[str, T] = {}
     failures: list[BaseException] = []
 
     def live(target: Target) -> None:
         try:
-            results[target.name] = work(Host(target, deadline, halt, said.put))
+            work(Host(target, deadline, halt, said.put))
         except Interrupted:
             pass  # by `halt`: the waiting thread knows why
         except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread
@@ -117,9 +236,8 @@ def _side_by_side(
                 report(said.get(timeout=0.1))
     finally:
         halt.request()
-        end = time.monotonic() + _LEAVING
+        end = time.monotonic() + 1.0  # a second for all of them to leave
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
     if failures:
         raise failures[0]
-    return results

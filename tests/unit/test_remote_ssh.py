@@ -10,7 +10,7 @@ import pytest
 
 from deployer.errors import StepFailed
 from deployer.events import one_line
-from deployer.remote.host import excerpt
+from deployer.remote.readiness import excerpt
 from deployer.remote.ssh import Target, forget_host_key, host_key_argv, known_as, pin, read_keys, ssh_argv
 from tests.machines import make_key_pair
 
