@@ -1,7 +1,5 @@
 """The inventory and the variables that Ansible reads. Knows hosts and keys; refuses to know playbooks and states."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,12 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
-
-if TYPE_CHECKING:  # pydantic is not for the child
-    from deployer.environment import Host
 
 # Ansible evaluates templates in inventories, and ssh braces after a dollar: a path must not become code. Addresses and
 # users cannot: Host sees to that.
@@ -80,8 +75,7 @@ def write_private(path: Path, data: Mapping[str, object]) -> None:
 def ssh_word(path: Path) -> str:
     """`path` as ssh reads it inside double quotes in an option: quotes, backslashes and percent signs taken as such."""
     if _TEMPLATE.search(str(path)):
-        reason = "Ansible or ssh would evaluate its braces"
-        raise StepFailed(f"the path {path} cannot be used: {reason}", kind=FailureKind.INPUT)
+        raise StepFailed(f"Ansible or ssh would evaluate the braces in the path {path}", kind=FailureKind.INPUT)
     return str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 

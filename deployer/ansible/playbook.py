@@ -3,8 +3,6 @@
 ansible-runner takes over signals and heavy imports, so it lives in a child of ours (`deployer.ansible.child`).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

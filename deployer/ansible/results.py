@@ -3,8 +3,6 @@
 A record is a JSON object, one a line on the child's stdout; `type` says which: line, task, notice, recap or end.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import deque

@@ -1,7 +1,5 @@
 """What cloud-init's own report means. Decides from text alone; runs nothing and knows no time."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
