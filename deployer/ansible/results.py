@@ -7,7 +7,6 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from deployer.errors import FailureKind, StepFailed
@@ -98,22 +97,14 @@ def _leaves(value: object, name: str = "") -> Iterator[tuple[str, str]]:
         yield from _leaves(below, f"{name}.{key}".lstrip("."))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recap:
-    """How many tasks were ok and changed, on all hosts together, and which hosts failed or could not be reached."""
-
-    ok: int = 0
-    changed: int = 0
-    failed: Sequence[str] = ()
-    unreachable: Sequence[str] = ()
-
-
 class Findings:
     """What a playbook has shown so far. Fed with records, which it reports; asked for the verdict in the end."""
 
     def __init__(self, step: str, *, veil: Callable[[str], str], report: Report) -> None:
         self._step, self._veil, self._report = step, veil, report
-        self._recap: Recap | None = None
+        self._did = ""  # as the recap says in the end
+        self._failed: Sequence[str] = ()
+        self._unreachable: Sequence[str] = ()
         self._returncode: int | None = None
         self._failures: dict[str, str] = {}
         self._lines: deque[str] = deque(maxlen=15)
@@ -128,8 +119,8 @@ class Findings:
                 self._task(self._clean(task), status, printable(host), one_line(self._clean(message)))
             case {"type": "notice", "message": message}:
                 self._report(Notice(message=f"{self._step}: {self._clean(message)}", level="warning"))
-            case {"type": "recap", **counts}:
-                self._recap = Recap(**counts)
+            case {"type": "recap", "ok": ok, "changed": changed, "failed": failed, "unreachable": unreachable}:
+                self._did, self._failed, self._unreachable = f"ok={ok} changed={changed}", failed, unreachable
             case {"type": "end", "rc": returncode}:
                 self._returncode = returncode
             case _:
@@ -155,23 +146,22 @@ class Findings:
         self._report(TaskProgress(playbook=playbook, task=task, status=status, host=host, message=message))
 
     @property
-    def success(self) -> str | None:
-        """What a playbook that came to a good end did. Without an exit code (pexpect lost it) the recap decides."""
-        recap = self._recap or (Recap() if self._returncode == 0 else None)
-        if recap is None or self._returncode not in (0, None) or recap.failed or recap.unreachable:
-            return None
-        return f"ok={recap.ok} changed={recap.changed}"
+    def success(self) -> str:
+        """What a playbook that came to a good end did, else nothing. Without an exit code (pexpect lost it) the recap
+        decides; without plays there is no recap."""
+        if self._failed or self._unreachable or self._returncode not in (0, None):
+            return ""
+        return self._did or ("ok=0 changed=0" if self._returncode == 0 else "")
 
     @property
     def failure(self) -> StepFailed:
         """The error for a playbook that ended and did not succeed."""
-        recap = self._recap or Recap()
-        if bad := recap.failed or recap.unreachable:
+        if bad := self._failed or self._unreachable:
             first = next(host for host in (*self._failures, *bad) if host in bad)
-            others = ", ".join(host for host in (*recap.failed, *recap.unreachable) if host != first)
+            others = ", ".join(host for host in (*self._failed, *self._unreachable) if host != first)
             also = f"; and not done on {one_line(others, 200)}" if others else ""
             detail = f"{first}: {self._failures.get(first, 'no message')}{also}"
-            if recap.failed:
+            if self._failed:
                 return StepFailed(f"{self._step} failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
             return StepFailed(f"{self._step} could not reach {first}", kind=FailureKind.UNREACHABLE, detail=detail)
         kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
