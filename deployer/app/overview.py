@@ -9,7 +9,7 @@ from typing import Any
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, FinishedStep, InProgress
 from deployer.storage.folder import EnvironmentFolder
-from deployer.storage.record import Record
+from deployer.storage.lock import Record
 from deployer.workflows.advice import next_commands, what_exists
 
 

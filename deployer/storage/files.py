@@ -1,25 +1,19 @@
-"""The repository of JSON files in a home: one folder for each environment.
-
-What `status` does not need, the lock and the processes behind it, is imported where it is used.
-"""
+"""The repository of JSON files in a home: one folder for each environment."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
-from deployer.errors import InvalidInput, UnknownEnvironment, UnreadableState
+from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
+from deployer.process import Interrupts, ProcessIdentity
 from deployer.storage.atomic import write_atomically
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
-
-if TYPE_CHECKING:
-    from deployer.process import Interrupts
-    from deployer.storage.lock import Lock
-    from deployer.storage.record import Record
+from deployer.storage.lock import Record, locked, own_record, read_record, write_record
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _LARGEST = 16 * 1024 * 1024  # bytes; what is longer is no state of ours, nor JSON when it is cut off there
@@ -62,8 +56,6 @@ class FileRepository:
         return environment
 
     def holder(self, name: str) -> Record | None:
-        from deployer.storage.record import read_record
-
         record = read_record(self.folder(name).lock)
         return record if record is not None and (record.alive is not False or record.living_children) else None
 
@@ -71,23 +63,26 @@ class FileRepository:
     def hold(
         self, name: str, command: str, *, timeout: float, interrupts: Interrupts, new: bool = False
     ) -> Iterator[HeldFiles]:
-        from deployer.storage.lock import hold
-
         folder = self.folder(name)
         if new:
             private_directory(folder.root)
         else:
             self.load(name)
-        with hold(folder.lock, name, command, timeout=timeout, interrupts=interrupts) as lock:
-            yield HeldFiles(folder, lock)
+        with locked(folder, timeout=timeout, interrupts=interrupts) as lock:
+            held = HeldFiles(folder, lock, own_record(command))
+            try:
+                yield held
+            finally:
+                held.clear()
 
 
 class HeldFiles:
-    """HeldEnvironment over one environment's files; the record is the lock's. Made by `FileRepository.hold` only."""
+    """HeldEnvironment over one environment's files, the lock's among them. Made by `FileRepository.hold` only."""
 
-    def __init__(self, folder: EnvironmentFolder, lock: Lock) -> None:
+    def __init__(self, folder: EnvironmentFolder, lock: int, record: Record) -> None:
         self.folder = folder
-        self.at_step, self.child_started, self.child_ended = lock.at_step, lock.child_started, lock.child_ended
+        self._lock = lock
+        self._put(record)
 
     def load(self) -> AnyEnvironment | None:
         return _read(self.folder)
@@ -97,6 +92,33 @@ class HeldFiles:
             write_atomically(self.folder.state, encode(environment).encode())
         except OSError as error:
             raise storage_failed("cannot save", self.folder.state, error) from error
+
+    def at_step(self, step: str) -> None:
+        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
+        with suppress(StorageFailed):
+            self._put(replace(self._record, step=step))
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None:
+        """Raises StorageFailed; the child must not begin then."""
+        self._put(self._record.with_child(child, doing))
+
+    def child_ended(self, child: ProcessIdentity) -> None:
+        """Never raises: what the child achieved must not be lost for a record, and a dead child in it blocks nobody."""
+        with suppress(StorageFailed):
+            self._put(self._record.without_child(child))
+
+    def clear(self) -> None:
+        # A child that outlives the command (its end was not awaited) must be found by the next one.
+        if not self._record.living_children:
+            with suppress(OSError):
+                write_record(self._lock, None)
+
+    def _put(self, record: Record) -> None:
+        self._record = record
+        try:
+            write_record(self._lock, record)
+        except OSError as error:
+            raise storage_failed("cannot write", self.folder.lock, error) from error
 
 
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:

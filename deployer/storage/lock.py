@@ -1,93 +1,150 @@
-"""The lock of an environment: the kernel's, held for a whole command, with a record of its holder inside."""
+"""The lock of an environment: the kernel's, held for a whole command, and in its file the record of who holds it, for
+what, and which children work for the holder."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import getpass
+import json
+import os
+import socket
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from deployer.errors import Locked, StorageFailed
-from deployer.process import Interrupts, ProcessIdentity
-from deployer.storage.folder import storage_failed
-from deployer.storage.record import Child, Record, own_record, read_record, write_record
+from deployer.events import utc_now
+from deployer.process import Interrupts, ProcessIdentity, is_alive, own_identity
+from deployer.storage.folder import EnvironmentFolder, storage_failed
+
+_LONGEST = 256 * 1024  # bytes
 
 
-class Lock:
-    """The held lock. Children of the holder are put on record here before they begin (deployer.process.Register)."""
+@dataclass(frozen=True)
+class Child:
+    """A process that works for the holder: at what, since when."""
 
-    def __init__(self, path: Path, descriptor: int, record: Record) -> None:
-        self._path = path
-        self._descriptor = descriptor
-        self._put(record)
+    pid: int
+    started: str
+    doing: str
+    since: str
 
-    def _put(self, record: Record) -> None:
-        self._record = record
-        try:
-            write_record(self._descriptor, record)
-        except OSError as error:
-            raise storage_failed("cannot write", self._path, error) from error
-
-    def at_step(self, step: str) -> None:
-        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
-        with contextlib.suppress(StorageFailed):
-            self._put(replace(self._record, step=step))
-
-    def child_started(self, child: ProcessIdentity, doing: str) -> None:
-        """Raises StorageFailed; the child must not begin then."""
-        self._put(self._record.with_child(child, doing))
-
-    def child_ended(self, child: ProcessIdentity) -> None:
-        """Never raises: what the child achieved must not be lost for a record, and a dead child in it blocks nobody."""
-        with contextlib.suppress(StorageFailed):
-            self._put(self._record.without_child(child))
-
-    def clear(self) -> None:
-        # A child that outlives the command (its end was not awaited) must be found by the next one.
-        if not self._record.living_children:
-            with contextlib.suppress(OSError):
-                write_record(self._descriptor, None)
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.started)
 
 
-@contextmanager
-def hold(path: Path, name: str, command: str, *, timeout: float, interrupts: Interrupts) -> Iterator[Lock]:
-    """Holds the lock at `path` while the block runs; waits `timeout` seconds for it.
+@dataclass(frozen=True)
+class Record:
+    """The holder of an environment: process, computer, user, command, step, since when (ISO 8601, UTC)."""
+
+    pid: int
+    started: str
+    host: str
+    user: str
+    command: str
+    step: str
+    since: str
+    children: tuple[Child, ...] = ()
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the holder still runs; None where that cannot be known from this computer."""
+        if is_alive(ProcessIdentity(self.pid, self.started)):
+            return True
+        return False if self.host == socket.gethostname() else None
+
+    @property
+    def living_children(self) -> tuple[Child, ...]:
+        """The children that run on this computer. Its name is not asked: laptops change theirs with the network."""
+        return tuple(c for c in self.children if is_alive(c.identity))
+
+    def with_child(self, identity: ProcessIdentity, doing: str) -> Record:
+        child = Child(identity.pid, identity.started, doing, _now())
+        return replace(self, children=(*self.children, child))
+
+    def without_child(self, identity: ProcessIdentity) -> Record:
+        return replace(self, children=tuple(c for c in self.children if c.identity != identity))
+
+    def as_dict(self) -> dict[str, object]:
+        return {**asdict(self), "alive": self.alive}
+
+
+def own_record(command: str) -> Record:
+    me = own_identity()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return Record(me.pid, me.started, socket.gethostname(), user, command, "", _now())
+
+
+def _now() -> str:
+    return f"{utc_now():%Y-%m-%dT%H:%M:%SZ}"
+
+
+def write_record(descriptor: int, record: Record | None) -> None:
+    """Makes the record, or None, the first line of the open lock file. Raises OSError.
+
+    One write, with a checksum for readers who see half of it. The file never shrinks: on a full disk there is room.
+    """
+    line = b"\n"
+    if record is not None:
+        text = json.dumps(asdict(record), ensure_ascii=False).encode(errors="replace")  # a user's name may be no text
+        line = b"%08x %b\n" % (zlib.crc32(text), text)
+    os.pwrite(descriptor, line, 0)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a lock file; None where there is none, or none that can be trusted."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST).strip()  # behind it there may be the end of a longer, older record
+        checksum, _, text = line.partition(b" ")
+        if not text or int(checksum, 16) != zlib.crc32(text):
+            return None
+        return TypeAdapter(Record).validate_json(text, strict=True)  # made here: slow, and most often there is none
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def locked(folder: EnvironmentFolder, *, timeout: float, interrupts: Interrupts) -> Iterator[int]:
+    """Holds the environment's lock while the block runs, and gives its open file; waits `timeout` seconds for it.
 
     Raises Locked where another process holds it, or where a child of a dead holder still works; StorageFailed where the
     file cannot be made or the filesystem has no flock; Interrupted while waiting.
     """
+    from filelock import FileLock, Timeout  # slow, and those who only read a record do without
+
     end = time.monotonic() + timeout
-    descriptor: list[int] = []
-    lock = FileLock(str(path), mode=0o600, thread_local=False, fallback_to_soft=False, on_acquired=descriptor.append)
+    opened: list[int] = []
+    lock = FileLock(folder.lock, mode=0o600, thread_local=False, fallback_to_soft=False, on_acquired=opened.append)
     while True:
         left = max(0.0, end - time.monotonic())
         try:
             lock.acquire(timeout=left, poll_interval=0.05, cancel_check=lambda: interrupts.count > 0)
         except Timeout:
-            interrupts.check(f"waiting for the lock of {name}")
-            raise _locked_by_holder(path, name) from None
+            interrupts.check(f"waiting for the lock of {folder.name}")
+            raise _locked_by_holder(folder) from None
         except OSError as error:
-            raise _no_lock(path, error) from error
+            raise _no_lock(folder.lock, error) from error
         # A record that still stands was left by a holder who was killed. Its children may be at work yet.
-        former = read_record(path)
+        former = read_record(folder.lock)
         orphan = next(iter(former.living_children), None) if former else None
         if former is None or orphan is None:
             break
         lock.release()
         if time.monotonic() >= end:
-            raise _locked_by_orphan(name, former, orphan)
+            raise _locked_by_orphan(folder, former, orphan)
         interrupts.sleep(0.2, f"waiting for process {orphan.pid} ({orphan.doing})")
     try:
-        held = Lock(path, descriptor[-1], own_record(command))
-        try:
-            yield held
-        finally:
-            held.clear()
+        yield opened[-1]
     finally:
         # What the command achieved must not be lost for a refused unlock; the kernel frees the lock with our process.
         with contextlib.suppress(OSError):
@@ -102,15 +159,14 @@ def _no_lock(path: Path, error: OSError) -> StorageFailed:
     return failed
 
 
-def _locked_by_holder(path: Path, name: str) -> Locked:
-    record = None
+def _locked_by_holder(folder: EnvironmentFolder) -> Locked:
+    message, record = f"environment {folder.name} is in use", None
     for _ in range(20):
         # The winner writes its record right after it got the lock; give it a moment to say who it is.
-        record = read_record(path)
+        record = read_record(folder.lock)
         if record is not None and record.alive is not False:
             break
         time.sleep(0.025)
-    message = f"environment {name} is in use"
     if record is None:
         detail = "by a process that has not said who it is yet"
         return Locked(message, detail=detail, help="type the command again, or add --lock-timeout 600 to wait")
@@ -118,13 +174,13 @@ def _locked_by_holder(path: Path, name: str) -> Locked:
     at = f", at step {record.step}" if record.step else ""
     detail = f"process {record.pid} of {record.user}@{record.host} runs `deployer {record.command}`{at}, "
     detail += f"since {record.since}; {life[record.alive]}"
-    look = f"wait with --lock-timeout 600, or look: deployer show {name}; ps -fp {record.pid}"
+    look = f"wait with --lock-timeout 600, or look: deployer show {folder.name}; ps -fp {record.pid}"
     return Locked(message, holder=record.as_dict(), detail=detail, help=look)
 
 
-def _locked_by_orphan(name: str, former: Record, child: Child) -> Locked:
+def _locked_by_orphan(folder: EnvironmentFolder, former: Record, child: Child) -> Locked:
     return Locked(
-        f"environment {name} is still being worked on",
+        f"environment {folder.name} is still being worked on",
         holder={**former.as_dict(), "orphan": {"pid": child.pid, "doing": child.doing, "since": child.since}},
         detail=f"process {child.pid} ({child.doing}, since {child.since}) goes on although the "
         f"`deployer {former.command}` that started it (process {former.pid}) is gone",

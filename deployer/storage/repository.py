@@ -7,7 +7,7 @@ from typing import Protocol
 
 from deployer.environment import AnyEnvironment
 from deployer.process import Interrupts, Register
-from deployer.storage.record import Record
+from deployer.storage.lock import Record
 
 
 class HeldEnvironment(Register, Protocol):

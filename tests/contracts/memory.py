@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
 from deployer.errors import InvalidInput, Locked, UnknownEnvironment, UnreadableState
 from deployer.process import Interrupts, ProcessIdentity
-from deployer.storage.record import Record, own_record
+from deployer.storage.lock import Record, own_record
 
 
 @dataclass

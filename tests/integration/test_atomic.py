@@ -243,7 +243,7 @@ def test_a_home_of_somebody_else(tmp_path: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-import deployer.storage.lock
+import filelock
 from deployer.errors import DeployerError
 from deployer.process import Interrupts
 from deployer.storage.files import FileRepository

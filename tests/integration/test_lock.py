@@ -24,7 +24,7 @@ from deployer.environment import create
 from deployer.errors import Interrupted, Locked, StorageFailed
 from deployer.process import Interrupts, ProcessIdentity, identity_of, is_alive
 from deployer.storage.files import FileRepository
-from deployer.storage.record import Child, Record, own_record, read_record, write_record
+from deployer.storage.lock import Child, Record, own_record, read_record, write_record
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PRELUDE = """

@@ -15,7 +15,7 @@ from deployer.errors import Locked
 from deployer.events import utc_now
 from deployer.process import Interrupts, identity_of, own_identity
 from deployer.storage.files import FileRepository
-from deployer.storage.record import Child, own_record, write_record
+from deployer.storage.lock import Child, own_record, write_record
 from tests.torture.arena import Arena, Attack, destroyed, ok, told
 from tests.torture.faults import Boundary, Fault
 from tests.torture.world import reap

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.environment import AnyEnvironment, restore
-from deployer.storage.record import Record, read_record
+from deployer.storage.lock import Record, read_record
 from tests.torture.faults import Boundary, Fault, install
 from tests.watching import until
 
