@@ -15,7 +15,7 @@ from benchmarks.measuring import Comparison, compare, program
 from deployer.environment import AnyEnvironment, Host, create, encode, restore
 from deployer.process import Interrupts
 from deployer.storage.atomic import write_atomically
-from deployer.storage.files import FileRepository
+from deployer.storage.repository import FileRepository
 
 UNAVOIDABLE = "from pydantic import BaseModel, TypeAdapter"
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,8 +16,8 @@ from deployer.environment import AnyEnvironment
 from deployer.errors import InvalidInput, UnreadableState, WrongState
 from deployer.events import Report, ignore
 from deployer.process import Interrupts
-from deployer.storage.files import FileRepository, unreadable
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
+from deployer.storage.repository import FileRepository, unreadable
 from deployer.workflows.advice import next_commands
 
 if TYPE_CHECKING:

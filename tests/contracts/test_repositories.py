@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.storage.files import FileRepository
+from deployer.storage.repository import FileRepository
 from tests.contracts.memory import MemoryRepository
 from tests.contracts.repository import RepositoryContract
 

@@ -20,8 +20,8 @@ from deployer.environment import create
 from deployer.errors import StorageFailed, UnreadableState
 from deployer.process import Interrupts
 from deployer.storage.atomic import write_atomically
-from deployer.storage.files import FileRepository, HeldFiles
 from deployer.storage.folder import private_directory
+from deployer.storage.repository import FileRepository, HeldFiles
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -246,7 +246,7 @@ from pathlib import Path
 import filelock
 from deployer.errors import DeployerError
 from deployer.process import Interrupts
-from deployer.storage.files import FileRepository
+from deployer.storage.repository import FileRepository
 os.setgid(65534); os.setuid(65534)
 repository = FileRepository(Path(sys.argv[1]))
 hold = lambda **new: repository.hold("demo", "x", timeout=0, interrupts=Interrupts(), **new).__enter__()

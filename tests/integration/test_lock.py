@@ -23,8 +23,8 @@ import pytest
 from deployer.environment import create
 from deployer.errors import Interrupted, Locked, StorageFailed
 from deployer.process import Interrupts, ProcessIdentity, identity_of, is_alive
-from deployer.storage.files import FileRepository
 from deployer.storage.lock import Child, Record, own_record, read_record, write_record
+from deployer.storage.repository import FileRepository
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PRELUDE = """
@@ -32,7 +32,7 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 from deployer.errors import DeployerError, Locked
 from deployer.process import Interrupts, Request, own_identity, run
-from deployer.storage.files import FileRepository
+from deployer.storage.repository import FileRepository
 home = Path(sys.argv[1])
 repository = FileRepository(home)
 def hold(timeout=0.0, command="provision demo"):

@@ -14,8 +14,8 @@ from deployer.environment import create
 from deployer.errors import Locked
 from deployer.events import utc_now
 from deployer.process import Interrupts, identity_of, own_identity
-from deployer.storage.files import FileRepository
 from deployer.storage.lock import Child, own_record, write_record
+from deployer.storage.repository import FileRepository
 from tests.torture.arena import Arena, Attack, destroyed, ok, told
 from tests.torture.faults import Boundary, Fault
 from tests.torture.world import reap

@@ -24,8 +24,7 @@ from deployer.environment import (
 )
 from deployer.errors import FailureKind
 from deployer.process import Interrupts
-from deployer.storage.files import FileRepository
-from deployer.storage.repository import EnvironmentRepository
+from deployer.storage.repository import EnvironmentRepository, FileRepository
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 FAILURE = Failure(step="tofu_apply", kind=FailureKind.TOFU, cause="quota", at=AT, log="/log")

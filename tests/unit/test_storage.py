@@ -16,10 +16,10 @@ from deployer.environment import STATES
 from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
 from deployer.events import Event, Notice, Output, StepStarted
 from deployer.storage import glance
-from deployer.storage.files import FileRepository
 from deployer.storage.folder import EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal, readable
 from deployer.storage.lock import own_record, read_record, write_record
+from deployer.storage.repository import FileRepository
 from tests.unit.test_environment_restore import every_state
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
