@@ -22,7 +22,6 @@ from deployer.process.identity import ProcessIdentity, identity_of
 from deployer.process.interrupts import Deadline, Interrupts
 
 Stream = Literal["stdout", "stderr"]
-OnLine = Callable[[Stream, str], None]
 
 # The child waits for one line on its stdin before it becomes the tool, with the same pid. Where we die first it reads
 # end-of-file and exits by itself: no tool ever runs without being on record. argv passes through "$@", untouched.
@@ -73,7 +72,7 @@ def run(
     request: Request,
     *,
     interrupts: Interrupts,
-    on_line: OnLine,
+    on_line: Callable[[Stream, str], None],
     register: Register | None = None,
     on_stopping: Callable[[int, float], None] | None = None,
 ) -> Outcome:
@@ -91,15 +90,22 @@ def run(
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
     started = time.monotonic()
-    with contextlib.closing(_Reading(on_line)) as reading:
+    tail: deque[str] = deque(maxlen=20)
+
+    def on_stderr(line: str) -> None:
+        tail.append(printable(line))
+        on_line("stderr", line)
+
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        out, err = _Output(stdout, lambda line: on_line("stdout", line)), _Output(stderr, on_stderr)
         try:
             child = subprocess.Popen(
                 argv,
                 cwd=request.cwd,
                 env=request.env,
                 stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
-                stdout=reading.files["stdout"],
-                stderr=reading.files["stderr"],
+                stdout=stdout,
+                stderr=stderr,
                 start_new_session=True,
                 umask=0o077,
             )
@@ -117,14 +123,15 @@ def run(
             while (returncode := child.poll()) is None:
                 try:
                     stopping.look()
-                    if failure or not reading.once():
+                    if failure or not out.more() | err.more():  # both, whatever the one says
                         time.sleep(_PAUSE)
                 except BaseException as error:  # noqa: BLE001 - raised again once the child has ended
                     failure = failure or error
                     stopping.own += not isinstance(error, Exception)  # a Ctrl+C where nobody listens, an exit
             if failure:
                 raise failure
-            reading.rest()
+            out.rest()
+            err.rest()
         finally:
             child.wait()  # what could not be put on record finds its gate closed, and leaves by itself
             if register is not None:
@@ -132,7 +139,7 @@ def run(
     return Outcome(
         returncode=returncode,
         seconds=time.monotonic() - started,
-        tail=tuple(reading.tail),
+        tail=tuple(tail),
         timed_out=stopping.timed_out,
         interrupted=stopping.interrupted,
     )
@@ -192,61 +199,42 @@ class _Stopping:
             self.told(self.level, self.since - self.started)
 
 
-class _Reading:
-    """What a child writes, as lines.
+class _Output:
+    """What a child writes to one of its streams, as lines.
 
-    The child writes to unnamed files, not to pipes: when we are killed, a tool whose pipe breaks dies of SIGPIPE at its
-    next line (OpenTofu does, in the middle of an apply and without writing its state), and one whose pipe nobody reads
-    hangs. With a file it goes on to its good end. Nor can a grandchild that keeps the file open make us wait.
+    The child writes to an unnamed file, not to a pipe: when we are killed, a tool whose pipe breaks dies of SIGPIPE at
+    its next line (OpenTofu does, in the middle of an apply and without writing its state), and one whose pipe nobody
+    reads hangs. With a file it goes on to its good end. Nor can a grandchild that keeps the file open make us wait.
     """
 
-    def __init__(self, on_line: OnLine) -> None:
+    def __init__(self, file: IO[bytes], on_line: Callable[[str], None]) -> None:
+        self._file = file.fileno()
         self._on_line = on_line
-        self.files: dict[Stream, IO[bytes]] = {"stdout": _unnamed_file(), "stderr": _unnamed_file()}
-        self._read: dict[Stream, int] = dict.fromkeys(self.files, 0)
-        self._partial: dict[Stream, bytes] = dict.fromkeys(self.files, b"")
-        self.tail: deque[str] = deque(maxlen=20)
+        self._read = 0
+        self._partial = b""
+        # Appending, whoever writes: the child, its children, one of them through /dev/stdout.
+        fcntl.fcntl(self._file, fcntl.F_SETFL, fcntl.fcntl(self._file, fcntl.F_GETFL) | os.O_APPEND)
 
-    def once(self) -> bool:
+    def more(self) -> bool:
         """Reads on; False where nothing is new."""
-        new = [self._more(stream) for stream in self.files]
-        return any(new)
+        if os.fstat(self._file).st_size < self._read:
+            self._read = 0  # a shell's `echo ... > /dev/stderr` empties the file first
+        data = os.pread(self._file, 256 * 1024, self._read)
+        self._read += len(data)
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > _LONGEST_LINE:
+            lines.append(self._partial)
+            self._partial = b""
+        for line in lines:
+            self._tell(line)
+        return bool(data)
 
     def rest(self) -> None:
         """Reads to the end, and takes what has no newline as a line."""
-        while self.once():
+        while self.more():
             pass
-        for stream, partial in self._partial.items():
-            if partial:
-                self._lines(stream, partial + b"\n")
+        if self._partial:
+            self._tell(self._partial)
 
-    def close(self) -> None:
-        for file in self.files.values():
-            file.close()
-
-    def _more(self, stream: Stream) -> bool:
-        descriptor = self.files[stream].fileno()
-        if os.fstat(descriptor).st_size < self._read[stream]:
-            self._read[stream] = 0  # a shell's `echo ... > /dev/stderr` empties the file first
-        data = os.pread(descriptor, 256 * 1024, self._read[stream])
-        self._read[stream] += len(data)
-        whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
-        if len(rest) > _LONGEST_LINE:
-            whole, newline, rest = whole + newline + rest, b"\n", b""
-        self._partial[stream] = rest
-        self._lines(stream, whole + newline)
-        return bool(data)
-
-    def _lines(self, stream: Stream, data: bytes) -> None:
-        for raw in data.split(b"\n")[:-1]:
-            line = raw[:_LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r")
-            if stream == "stderr":
-                self.tail.append(printable(line))
-            self._on_line(stream, line)
-
-
-def _unnamed_file() -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has ended
-    # Appending, whoever writes: the child, its children, one of them through /dev/stdout.
-    fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
-    return file
+    def _tell(self, line: bytes) -> None:
+        self._on_line(line[:_LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r"))
