@@ -43,8 +43,8 @@ class Register(Protocol):
 class Request:
     """A child to run. `doing` names it for people; `env` is its whole environment; `timeout` is in seconds.
 
-    To stop it, `stop_signal` is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second
-    Ctrl+C, or `grace` seconds after the time limit; the child's process group is killed `kill_after` seconds later.
+    To stop it, SIGINT is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second Ctrl+C, or
+    `grace` seconds after the time limit; the child's process group is killed `kill_after` seconds later.
     """
 
     argv: tuple[str, ...]
@@ -52,7 +52,6 @@ class Request:
     cwd: Path
     env: Mapping[str, str] = field(repr=False)  # may hold secrets
     timeout: float
-    stop_signal: signal.Signals = signal.SIGINT
     grace: float = 60.0
     kill_after: float = 15.0
 
@@ -74,7 +73,7 @@ def run(
     interrupts: Interrupts,
     on_line: Callable[[Stream, str], None],
     register: Register | None = None,
-    on_stopping: Callable[[int, float], None] | None = None,
+    on_stopping: Callable[[int, float], None] = lambda level, seconds: None,
 ) -> Outcome:
     """Runs the child in a session of its own and streams its lines until it ends.
 
@@ -164,7 +163,7 @@ class _Stopping:
     request: Request
     child: subprocess.Popen[bytes]
     interrupts: Interrupts
-    told: Callable[[int, float], None] | None
+    told: Callable[[int, float], None]
     timed_out: bool = False
     interrupted: bool = False
     level: int = 0
@@ -176,7 +175,7 @@ class _Stopping:
 
     def look(self) -> None:
         wanted = min(self.interrupts.count + self.own, 3)
-        self.interrupted = self.interrupted or wanted > 0
+        self.interrupted = wanted > 0
         over = -self.deadline.left
         if over >= 0:
             self.timed_out = self.timed_out or not self.interrupted
@@ -194,9 +193,8 @@ class _Stopping:
                 os.killpg(self.child.pid, signal.SIGKILL)
             else:
                 # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
-                self.child.send_signal(self.request.stop_signal)
-        if self.told is not None:
-            self.told(self.level, self.since - self.started)
+                self.child.send_signal(signal.SIGINT)
+        self.told(self.level, self.since - self.started)
 
 
 class _Output:
