@@ -1,8 +1,6 @@
 """Who a process is: its pid together with its start time, because the kernel gives pids out again. And its descendants,
 in whatever sessions they are."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The only place that starts a child process: argv in, streamed lines and an outcome out. Knows no tool."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

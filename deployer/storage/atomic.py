@@ -1,7 +1,5 @@
 """The write protocol: a reader sees the old file or the new one, whole, whatever happens. Knows no content."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where things of an environment lie on disk, and where the home is. Paths only: makes folders, reads no file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Prompts ask at every line typed, and building the models to check each value cos
 look does not recognise gets the full reading, with its full complaint; tests hold the tables below to the models.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

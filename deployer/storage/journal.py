@@ -1,7 +1,5 @@
 """The audit trail: every event as a line of events.jsonl, and one readable log for each run."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
