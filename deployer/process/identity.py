@@ -32,7 +32,8 @@ def own_identity() -> ProcessIdentity:
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process still runs; a later process with the same pid does not count."""
-    return identity_of(identity.pid) == identity
+    found = identity_of(identity.pid)
+    return found is not None and found.started == identity.started  # not `==`: what is on record says more of itself
 
 
 def end_tree(root: ProcessIdentity) -> None:
