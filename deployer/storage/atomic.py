@@ -24,13 +24,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    fsync_directory(path.parent)
-
-
-def fsync_directory(directory: Path) -> None:
-    """Makes a rename in `directory` last through a power cut (fsync(2): the directory entry needs one of its own)."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    # The rename shall last through a power cut: fsync(2) says that the directory entry needs one of its own.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        os.fsync(directory)
     finally:
-        os.close(descriptor)
+        os.close(directory)

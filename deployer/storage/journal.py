@@ -43,9 +43,8 @@ def readable(event: Event) -> str:
     stamp = event.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(event, Output):
         return f"{stamp} {event.source} | {printable(event.line)}"
-    fields = {k: v for k, v in event.as_dict().items() if k not in ("kind", "at")}
-    shown = " ".join(f"{k}={_field(v)}" for k, v in fields.items())
-    return f"{stamp} {event.kind} {shown}"
+    shown = [f"{key}={_field(value)}" for key, value in event.as_dict().items() if key not in ("kind", "at")]
+    return " ".join((stamp, event.kind, *shown))
 
 
 def _field(value: object) -> str:

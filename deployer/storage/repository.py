@@ -87,10 +87,9 @@ class FileRepository:
     def load(self, name: str) -> AnyEnvironment:
         environment = _read(self.folder(name))
         if environment is None:
-            known = ", ".join(self.names()) or "none"
             raise UnknownEnvironment(
                 f"there is no environment {name} in {self.home}",
-                detail=f"environments here: {known}",
+                detail=f"environments here: {', '.join(self.names()) or 'none'}",
                 help="deployer list",
             )
         return environment
@@ -162,14 +161,13 @@ class HeldFiles:
 
 
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
-    path = folder.state
     try:
-        with path.open("rb") as file:
+        with folder.state.open("rb") as file:
             data = file.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise unreadable(folder, storage_failed("cannot read", path, error).detail) from error
+        raise unreadable(folder, str(error.strerror)) from error
     if not data.strip():
         raise unreadable(folder, "it is empty")
     try:
