@@ -31,10 +31,8 @@ def find_home(cwd: Path, environ: Mapping[str, str]) -> Path:
     """DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in `cwd` (perhaps not there)."""
     if named := environ.get("DEPLOYER_HOME"):
         return (cwd / named).absolute()
-    for folder in (cwd, *cwd.parents):
-        if (folder / HOME_NAME).is_dir():
-            return folder / HOME_NAME
-    return cwd / HOME_NAME
+    homes = [folder / HOME_NAME for folder in (cwd, *cwd.parents)]
+    return next(filter(Path.is_dir, homes), homes[0])
 
 
 def private_directory(path: Path) -> Path:
