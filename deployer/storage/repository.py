@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -107,12 +107,11 @@ class FileRepository:
             private_directory(folder.root)
         else:
             self.load(name)
-        with locked(folder, timeout=timeout, interrupts=interrupts) as lock:
-            held = HeldFiles(folder, lock, own_record(command))
-            try:
-                yield held
-            finally:
-                held.clear()
+        with (
+            locked(folder, timeout=timeout, interrupts=interrupts) as lock,
+            closing(HeldFiles(folder, lock, own_record(command))) as held,
+        ):
+            yield held
 
 
 class HeldFiles:
@@ -146,7 +145,8 @@ class HeldFiles:
         with suppress(StorageFailed):
             self._put(self._record.without_child(child))
 
-    def clear(self) -> None:
+    def close(self) -> None:
+        """Takes the record away."""
         # A child that outlives the command (its end was not awaited) must be found by the next one.
         if not self._record.living_children:
             with suppress(OSError):
