@@ -19,8 +19,7 @@ from deployer.errors import Declined, DeployerError, Interrupted, StepFailed, Wr
 from deployer.events import Notice, utc_now
 from deployer.storage.folder import storage_failed
 from deployer.storage.journal import Journal
-from deployer.workflows.advice import next_commands
-from deployer.workflows.doubt import doubt
+from deployer.workflows.advice import next_commands, see_all_is_known
 from deployer.workflows.run import Run, Session
 
 # What stands in functions below is slow to import, and `list` and `show` do without.
@@ -101,10 +100,9 @@ class Deployer(Reading):
             if isinstance(before, Destroyed):
                 self._report(Notice(message=f"environment {name} is destroyed already", environment=name))
                 return before
-            if not abandon and (problem := doubt(folder, before)) is not None:
+            if not abandon:
                 # Said before anything changes: from here the way out may be to provision, which `destroying` bars.
-                problem.remains = f"The environment {name} stays {before.state}, and everything in its place."
-                raise problem
+                see_all_is_known(folder, before)
             run = Run(session, before, before.start_destroy(session.run_id, utc_now()), destroy.STEPS)
             needed = not abandon and destroy.something_to_destroy(before, folder)
             tofu = self._tofu(folder, spec, session) if needed else None

@@ -1,4 +1,5 @@
-"""What remains true of an environment, and what to type next: for errors, for `show`, and in RECOVERY.md."""
+"""What remains true of an environment, whether OpenTofu's state can be trusted to say so, and what to type next: for
+errors, for `show`, and in RECOVERY.md. Runs nothing."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ import contextlib
 import shlex
 from pathlib import Path
 
-from deployer.environment import AnyEnvironment, ConfigureFailed, Destroyed, Environment, Resources
-from deployer.errors import FailureKind
+from deployer.environment import AnyEnvironment, ConfigureFailed, Destroyed, DestroyFailed, Destroying, Resources
+from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable, utc_now
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.state import look
 
 
-def what_exists(environment: Environment, tofu: Path) -> str:
+def what_exists(environment: AnyEnvironment, tofu: Path) -> str:
     """One sentence: what exists, or may."""
     hosts = ", ".join(f"{name} ({host.address} port {host.port})" for name, host in environment.hosts.items())
     match environment.resources:
@@ -46,6 +47,50 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
     if isinstance(environment, ConfigureFailed) and environment.failure.kind is FailureKind.UNREACHABLE:
         commands = f"up {commands}"  # which sees to the machines first
     return tuple(f"deployer {command} {environment.name}" for command in commands.split())
+
+
+def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> None:
+    """Raises StepFailed, with the way out, where "nothing is left" would be a guess."""
+    see_state_was_saved(folder)
+    name, known, state = environment.name, environment.resources, look(folder.tofu)
+    # A destruction that has begun cannot have made anything.
+    may_go_on = known is Resources.POSSIBLE and not isinstance(environment, (Destroying, DestroyFailed))
+    if state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE):
+        problem = f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {state.condition}"
+    elif state.interrupted and may_go_on:
+        problem = "OpenTofu was killed while it was making things, and may not have written down all of them"
+    else:
+        return
+    if may_go_on:
+        way_out = f"deployer provision {name} --from-start    # takes up what was begun; then destroy knows all of it"
+    elif (folder.tofu / "terraform.tfstate.backup").is_file():
+        way_out = (
+            f"cd {shlex.quote(str(folder.tofu))} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"
+            f"    # the state before the last change; if it has all: deployer destroy {name}"
+        )
+    else:
+        way_out = f"deployer destroy {name} --abandon --yes    # but look at the provider first: is nothing there?"
+    detail = "machines may exist that it does not know, so this is not called destroyed"
+    remains = f"The environment {name} stays {environment.state}, and everything in its place."
+    raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, remains=remains, help=way_out)
+
+
+def see_state_was_saved(folder: EnvironmentFolder) -> None:
+    """Raises StepFailed where OpenTofu could not save its state: to go on from the older one would make everything a
+    second time."""
+    state = look(folder.tofu)
+    if state.errored is None:
+        return
+    # OpenTofu does not push over a file that it cannot read.
+    aside = "mv terraform.tfstate terraform.tfstate.torn && " if state.condition in ("empty", "damaged") else ""
+    push = f"cd {shlex.quote(str(folder.tofu))} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
+    raise StepFailed(
+        f"OpenTofu could not save its state and left it in {state.errored}",
+        kind=FailureKind.TOFU,
+        detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
+        remains="Everything was left in its place.",
+        help=f"{push}    # then go on, or: deployer destroy {folder.name}",
+    )
 
 
 def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> None:

@@ -15,8 +15,8 @@ from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, module_differs, write_variables
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
+from deployer.workflows.advice import see_state_was_saved
 from deployer.workflows.cloud_config import cloud_config
-from deployer.workflows.doubt import unpushed
 from deployer.workflows.hosts import forget_replaced, private_key, public_key, read_hosts, targets
 from deployer.workflows.run import Run, Session
 
@@ -99,8 +99,7 @@ class _Machines:
         render(self._session, self._spec, self._directory)
 
     def plan(self) -> str:
-        if (problem := unpushed(self._folder)) is not None:
-            raise problem
+        see_state_was_saved(self._folder)
         return self._tofu.plan(self._folder.tofu / _PLAN_FILE).summary
 
     def apply(self) -> str:
