@@ -88,7 +88,7 @@ class Reading:
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
         from deployer.remote.ssh import ssh_argv
-        from deployer.workflows.hosts import private_key, targets
+        from deployer.workflows.hosts import targets
 
         environment, spec, folder = self._load(name)
         if not environment.hosts:
@@ -101,8 +101,7 @@ class Reading:
                 detail=f"its hosts are {', '.join(environment.hosts)}",
                 help=f"deployer ssh {name} {next(iter(environment.hosts))}",
             )
-        key = private_key(spec, Path(environment.directory), folder)
-        (target,) = targets({chosen: environment.hosts[chosen]}, folder, key)
+        (target,) = (target for target in targets(environment, spec, folder) if target.name == chosen)
         return ssh_argv(target, *command, interactive=not command)
 
     def init(self, directory: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployer.config.model import Spec, located
-from deployer.environment import Host
+from deployer.environment import Environment, Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
 from deployer.process import Interrupts, Request, capture
@@ -71,8 +71,9 @@ def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, st
     return keygen("-y", "-P", "").strip()
 
 
-def targets(hosts: Mapping[str, Host], folder: EnvironmentFolder, key: Path) -> tuple[Target, ...]:
-    """The hosts as the readiness checks want them."""
+def targets(environment: Environment, spec: Spec, folder: EnvironmentFolder) -> tuple[Target, ...]:
+    """The environment's hosts as `remote` wants them."""
+    key = private_key(spec, Path(environment.directory), folder)
     return tuple(
         Target(
             name=name,
@@ -83,7 +84,7 @@ def targets(hosts: Mapping[str, Host], folder: EnvironmentFolder, key: Path) -> 
             known_hosts=folder.known_hosts,
             last_words=partial(_console, folder.tofu, host),
         )
-        for name, host in hosts.items()
+        for name, host in environment.hosts.items()
     )
 
 

@@ -9,7 +9,6 @@ from deployer.config.model import Machine, Spec, located
 from deployer.environment import FinishedStep, Provisioned, Provisioning
 from deployer.events import utc_now
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
-from deployer.remote.ssh import Target
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, module_differs, write_variables
@@ -24,22 +23,63 @@ STEPS = (
     "render_tofu", "tofu_init", "tofu_validate", "tofu_plan", "tofu_apply", "read_outputs", "wait_ssh",
     "wait_cloud_init",
 )  # fmt: skip
-_PLAN_FILE = "deployer.tfplan"
 
 
 def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
     """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved."""
-    machines = _Machines(run, spec, tofu)
+    session, folder, directory = run.session, run.session.folder, Path(run.environment.directory)
+    plan_file = folder.tofu / "deployer.tfplan"
+    replaced: set[str] = set()  # hosts, by name
+
+    def render_tofu() -> None:
+        render(session, spec, directory)
+
+    def plan() -> str:
+        see_state_was_saved(folder)
+        return tofu.plan(plan_file).summary
+
+    def apply() -> str:
+        run.learn(run.environment.expect_resources(utc_now()))
+        done = tofu.apply(plan_file)
+        plan_file.unlink(missing_ok=True)  # it holds every variable's value, and is stale from now on
+        replaced.update(_made(done, tuple(spec.hosts)))
+        state = look(folder.tofu)
+        exist = state.condition != "whole" or bool(state.resources)
+        run.learn(run.environment.confirm_resources(utc_now(), exist=exist))
+        return f"{len(done)} done"
+
+    def read_outputs() -> str:
+        hosts = read_hosts(tofu.outputs(), spec)
+        forget_replaced(run.environment.hosts, hosts, replaced, folder.known_hosts)
+        run.learn(run.environment.found_hosts(hosts, utc_now()))
+        return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
+
+    def ssh() -> None:
+        hosts, limit = targets(run.environment, spec, folder), spec.timeouts.ssh
+        wait_ssh(hosts, limit=limit, interrupts=session.interrupts, report=session.report)
+
+    def cloud_init() -> str:
+        if spec.cloud_init is False:
+            return "skipped: the file says cloud_init: false"
+        found = wait_cloud_init(
+            targets(run.environment, spec, folder),
+            limit=spec.timeouts.cloud_init,
+            strict=spec.cloud_init_strict,
+            required=spec.provider.name != "existing",
+            interrupts=session.interrupts,
+            report=session.report,
+        )
+        return ", ".join(f"{name} {outcome.outcome}" for name, outcome in found.items())
 
     def story() -> None:
-        run.step("render_tofu", machines.render)
+        run.step("render_tofu", render_tofu)
         run.step("tofu_init", tofu.init)
         run.step("tofu_validate", tofu.validate)
-        run.step("tofu_plan", machines.plan)
-        run.step("tofu_apply", machines.apply)
-        run.step("read_outputs", machines.read_outputs)
-        run.step("wait_ssh", machines.wait_ssh)
-        run.step("wait_cloud_init", machines.wait_cloud_init)
+        run.step("tofu_plan", plan)
+        run.step("tofu_apply", apply)
+        run.step("read_outputs", read_outputs)
+        run.step("wait_ssh", ssh)
+        run.step("wait_cloud_init", cloud_init)
 
     return run.conclude(story, lambda environment: environment.succeed(utc_now()))
 
@@ -84,63 +124,6 @@ def _host_variables(machine: Machine) -> dict[str, object]:
     told = machine.model_dump(exclude={"ports", "options"}, exclude_none=True)
     ports = [{"host": here, "machine": there} for here, there in machine.forwards]
     return {**told, "ports": ports, **machine.options}
-
-
-class _Machines:
-    """The steps' work, with what one hands to the next."""
-
-    def __init__(self, run: Run[Provisioning], spec: Spec, tofu: Tofu) -> None:
-        self._run, self._spec, self._tofu = run, spec, tofu
-        self._session, self._folder = run.session, run.session.folder
-        self._directory = Path(run.environment.directory)
-        self._replaced: set[str] = set()
-
-    def render(self) -> None:
-        render(self._session, self._spec, self._directory)
-
-    def plan(self) -> str:
-        see_state_was_saved(self._folder)
-        return self._tofu.plan(self._folder.tofu / _PLAN_FILE).summary
-
-    def apply(self) -> str:
-        run, plan = self._run, self._folder.tofu / _PLAN_FILE
-        run.learn(run.environment.expect_resources(utc_now()))
-        done = self._tofu.apply(plan)
-        plan.unlink(missing_ok=True)  # it holds every variable's value, and is stale from now on
-        self._replaced = _made(done, tuple(self._spec.hosts))
-        state = look(self._folder.tofu)
-        exist = state.condition != "whole" or bool(state.resources)
-        run.learn(run.environment.confirm_resources(utc_now(), exist=exist))
-        return f"{len(done)} done"
-
-    def read_outputs(self) -> str:
-        run = self._run
-        hosts = read_hosts(self._tofu.outputs(), self._spec)
-        forget_replaced(run.environment.hosts, hosts, self._replaced, self._folder.known_hosts)
-        run.learn(run.environment.found_hosts(hosts, utc_now()))
-        return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
-
-    def wait_ssh(self) -> None:
-        limit, session = self._spec.timeouts.ssh, self._session
-        wait_ssh(self._targets(), limit=limit, interrupts=session.interrupts, report=session.report)
-
-    def wait_cloud_init(self) -> str:
-        spec, session = self._spec, self._session
-        if spec.cloud_init is False:
-            return "skipped: the file says cloud_init: false"
-        found = wait_cloud_init(
-            self._targets(),
-            limit=spec.timeouts.cloud_init,
-            strict=spec.cloud_init_strict,
-            required=spec.provider.name != "existing",
-            interrupts=session.interrupts,
-            report=session.report,
-        )
-        return ", ".join(f"{name} {outcome.outcome}" for name, outcome in found.items())
-
-    def _targets(self) -> tuple[Target, ...]:
-        key = private_key(self._spec, self._directory, self._folder)
-        return targets(self._run.environment.hosts, self._folder, key)
 
 
 def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployer.config.model import Spec
-from deployer.environment import FinishedStep, Host
+from deployer.environment import FinishedStep, Host, create
 from deployer.errors import StepFailed
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.stream import Change
@@ -83,7 +83,8 @@ def test_the_end_of_a_console_is_at_hand(tmp_path: Path) -> None:
     hosts = {
         name: host().model_copy(update={"console": c}) for name, c in (("a", "console.log"), ("b", "no"), ("c", None))
     }
-    said = [target.last_words() for target in targets(hosts, folder, tmp_path / "key")]
+    environment = create("demo", {}, str(tmp_path), AT).model_copy(update={"hosts": hosts})
+    said = [target.last_words() for target in targets(environment, spec(), folder)]
     assert said[0].endswith("[31mpanic\ufffd\n")
     assert "\x1b" not in said[0]
     assert len(said[0]) <= 4096
