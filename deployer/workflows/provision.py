@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec, located
@@ -15,7 +19,6 @@ from deployer.tofu.module import copy_module, module_differs, write_variables
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.advice import see_state_was_saved
-from deployer.workflows.cloud_config import cloud_config
 from deployer.workflows.hosts import forget_replaced, private_key, public_key, read_hosts, targets
 from deployer.workflows.run import Run, Session
 
@@ -124,6 +127,27 @@ def _host_variables(machine: Machine) -> dict[str, object]:
     told = machine.model_dump(exclude={"ports", "options"}, exclude_none=True)
     ports = [{"host": here, "machine": there} for here, there in machine.forwards]
     return {**told, "ports": ports, **machine.options}
+
+
+def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
+    """The text of a `#cloud-config` document (cloud-init's user-data format).
+
+    `extra` is merged into ours: tables key by key, lists after ours, anything else in place of ours.
+    """
+    login = {"name": user, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "lock_passwd": True}
+    # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
+    ours = {"users": [{**login, "ssh_authorized_keys": [public_key]}], "ssh_pwauth": False, "locale": False}
+    # ASCII only: PyYAML writes the rarer line ends of Unicode as they are, and they come back as spaces.
+    return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False)
+
+
+def merged(ours: Any, theirs: Any) -> Any:
+    """`theirs` merged into `ours`."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return {**ours, **{key: merged(ours[key], value) if key in ours else value for key, value in theirs.items()}}
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return [*ours, *theirs]
+    return theirs
 
 
 def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:

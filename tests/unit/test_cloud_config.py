@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.workflows.cloud_config import cloud_config, merged
+from deployer.workflows.provision import cloud_config, merged
 
 KEY = "ssh-ed25519 AAAA deployer-demo"
 
