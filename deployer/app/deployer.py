@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from deployer import environment as states
-from deployer.app.overview import finished_steps
-from deployer.app.reading import Reading
+from deployer.app.overview import Overview, finished_steps, overview
 from deployer.config.diff import spec_changes
-from deployer.config.model import LoadedSpec
+from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
-from deployer.errors import Declined, DeployerError, Interrupted, StepFailed, WrongState
-from deployer.events import Notice, utc_now
-from deployer.storage.folder import storage_failed
+from deployer.errors import Declined, InvalidInput, UnreadableState, WrongState
+from deployer.events import Notice, Report, ignore, utc_now
+from deployer.process import Interrupts
+from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal
+from deployer.storage.repository import FileRepository, unreadable
 from deployer.workflows.advice import next_commands, see_all_is_known
 from deployer.workflows.run import Run, Session
 
 # What stands in functions below is slow to import, and `list` and `show` do without.
 if TYPE_CHECKING:
+    from deployer.app.doctor import Check
     from deployer.tofu.engine import Tofu
     from deployer.tofu.stream import Plan
 
@@ -39,12 +45,30 @@ class Changes:
 Confirm = Callable[[Changes], bool]
 
 
-class Deployer(Reading):
-    """All environments of one home.
+class Deployer:
+    """All environments of one home. What only looks at them needs no lock, and no tool but where it says so.
 
     `report` is told every event, possibly from worker threads. `interrupts` carries the wish to stop; without it,
     Ctrl+C raises KeyboardInterrupt as usual. `lock_timeout` is in seconds. The constructor touches no disk.
     """
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        report: Report = ignore,
+        interrupts: Interrupts | None = None,
+        lock_timeout: float = 0.0,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._cwd = cwd or Path.cwd()
+        self._environ = dict(os.environ if environ is None else environ)
+        self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._environ)
+        self._report = report
+        self._interrupts = interrupts or Interrupts()
+        self._lock_timeout = lock_timeout
+        self._repository = FileRepository(self.home)
 
     def create(self, file: Path) -> Created:
         """A new environment, or a destroyed one anew. Raises InvalidSpec, WrongState."""
@@ -63,7 +87,7 @@ class Deployer(Reading):
         stays as it is. `confirm` is asked before what exists is changed. Raises WrongState, StepFailed, Declined."""
         name, accepted = self._named(file_or_name)
         with self._session(name, "provision") as session:
-            before = self._held(session)
+            before = self._repository.load(name)
             after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
             if after is before:
                 self._tell_unchanged(after)
@@ -72,7 +96,7 @@ class Deployer(Reading):
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
         with self._session(name, "configure") as session:
-            return self._configure(session, self._held(session), from_start)
+            return self._configure(session, self._repository.load(name), from_start)
 
     def up(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
@@ -84,7 +108,7 @@ class Deployer(Reading):
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
                 found = _create(session, found, accepted)
-            before = found or self._held(session)
+            before = found or self._repository.load(name)
             after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
             if isinstance(after, states.Configured):
                 self._tell_unchanged(after)
@@ -110,12 +134,93 @@ class Deployer(Reading):
 
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""
+        from deployer.workflows.provision import preview
+
         with self._session(name, "plan") as session:
-            before = self._held(session)
+            before, spec, folder = self._load(name)
             if isinstance(before, (Destroyed, states.Destroying)):
                 raise _wrong(before, "plan", "its destruction has begun", f"deployer show {name}")
-            saved = self._saved(before)
-            return _preview(session, saved, self._tofu(session.folder, saved.spec, session))
+            return preview(session, spec, Path(before.directory), self._tofu(folder, spec, session))
+
+    def status(self, name: str) -> str:
+        """The state's name. Raises UnknownEnvironment, UnreadableState."""
+        return self._repository.load(name).state
+
+    def list(self) -> tuple[Overview, ...]:
+        """All environments; one that cannot be read is there too, with its problem."""
+        found: list[Overview] = []
+        for name in self._repository.names():
+            try:
+                found.append(self.show(name))
+            except UnreadableState as error:
+                found.append(Overview(name=name, problem=error.detail))
+        return tuple(found)
+
+    def show(self, name: str, *, refresh: bool = False) -> Overview:
+        """All there is to know; with `refresh` also how it compares with reality. Raises UnreadableState."""
+        environment, spec, folder = self._load(name)
+        reality: tuple[str, ...] = ()
+        if refresh:
+            from deployer.app.reality import compare
+
+            reality = compare(
+                environment, self._tofu(folder, spec), folder.known_hosts, self._environ, self._interrupts
+            )
+        return overview(environment, spec, folder, self._repository.holder(name), reality)
+
+    def inventory(self, name: str | None = None) -> dict[str, object]:
+        """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
+        from deployer.ansible.inventory import inventory_data
+        from deployer.workflows.configure import inventory_environment
+
+        loaded = [self._load(n) for n in ((name,) if name else self._repository.names())]
+        return inventory_data([inventory_environment(*found) for found in loaded if found[0].hosts])
+
+    def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
+        """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
+        from deployer.remote.ssh import ssh_argv
+        from deployer.workflows.hosts import targets
+
+        environment, spec, folder = self._load(name)
+        if not environment.hosts:
+            message, detail = f"environment {name} has no hosts to log in to", f"its state is {environment.state}"
+            raise WrongState(message, detail=detail, help=next_commands(environment)[0])
+        chosen = host or (next(iter(environment.hosts)) if len(environment.hosts) == 1 else "")
+        if chosen not in environment.hosts:
+            raise InvalidInput(
+                f"environment {name} has no host {host}" if host else f"environment {name} has several hosts",
+                detail=f"its hosts are {', '.join(environment.hosts)}",
+                help=f"deployer ssh {name} {next(iter(environment.hosts))}",
+            )
+        (target,) = (target for target in targets(environment, spec, folder) if target.name == chosen)
+        return ssh_argv(target, *command, interactive=not command)
+
+    def init(self, directory: Path) -> Path:
+        """Makes a home and a commented example in `directory`. Raises InvalidInput where the file is there already."""
+        folder = (self._cwd / directory).absolute()
+        path = folder / EXAMPLE.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(EXAMPLE.read_text(encoding="utf-8"))
+        except FileExistsError:
+            detail = "init writes a new file only, and left it as it is"
+            raise InvalidInput(f"{path} exists already", detail=detail, help=f"deployer validate -f {path}") from None
+        except OSError as error:
+            raise storage_failed("cannot write", path, error) from error
+        private_directory(folder / HOME_NAME)
+        (folder / HOME_NAME / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
+        return path
+
+    def validate(self, file: Path) -> Spec:
+        """Raises InvalidSpec, with one complaint for each thing wrong."""
+        return self._accept(file).spec
+
+    def doctor(self, *, install: bool = False) -> tuple[Check, ...]:
+        """Every tool and circumstance, each with what to type where it is missing."""
+        from deployer.app.doctor import examine
+
+        return examine(self._environ, self._interrupts, self._report, install=install)
 
     def _provision(
         self, session: Session, before: AnyEnvironment, wanted: LoadedSpec, from_start: bool, confirm: Confirm | None
@@ -125,7 +230,8 @@ class Deployer(Reading):
         if isinstance(before, (Destroyed, states.Destroying, states.DestroyFailed)):
             why = "its destruction must be finished, and it be created anew"
             raise _wrong(before, "provision", why, next_commands(before)[0])
-        spec, directory, changed = wanted.spec, wanted.directory, _differs(before, wanted)
+        spec, directory, where = wanted.spec, wanted.directory, str(wanted.directory)
+        changed = before.spec != wanted.data or before.directory != where
         remakes = changed and before.resources != "none"
         if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
             why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
@@ -134,20 +240,20 @@ class Deployer(Reading):
         settled = isinstance(before, states.Configurable)
         if settled or remakes:
             try:
-                changes = Changes(spec_changes(before.spec, wanted.data), _preview(session, wanted, tofu))
-                nothing = settled and not changed and changes.plan.empty
+                plan = provision.preview(session, spec, directory, tofu)
+                changes = Changes(spec_changes(before.spec, wanted.data), plan)
+                nothing = settled and not changed and plan.empty
                 if nothing and not from_start:
                     return before
                 if confirm is not None and not nothing and not confirm(changes):
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             except BaseException:
                 if changed:
-                    self._put_back(session, before, tofu)
+                    provision.put_back(session, self._spec(before), Path(before.directory), tofu)
                 raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, directory, session.folder) if resumes else ()
-        at, where = utc_now(), str(directory)
-        started = before.start_provision(session.run_id, at, spec=wanted.data, directory=where, done=done)
+        started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, directory=where, done=done)
         return provision.provision(Run(session, before, started, provision.STEPS), spec, tofu)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
@@ -165,15 +271,6 @@ class Deployer(Reading):
         message = f"nothing to do: environment {environment.name} is as its file and OpenTofu say"
         self._report(Notice(message=message, environment=environment.name))
 
-    def _put_back(self, session: Session, before: AnyEnvironment, tofu: Tofu) -> None:
-        """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
-        undone. Never raises: the next plan renders it anyway."""
-        from deployer.workflows.provision import render
-
-        with suppress(DeployerError, OSError):
-            if render(session, self._spec(before), Path(before.directory)):
-                tofu.init()
-
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""
         if isinstance(file_or_name, str) and not {".", "/"} & set(file_or_name):
@@ -186,16 +283,39 @@ class Deployer(Reading):
         interrupts = self._interrupts
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
-            journal, folder, environ = Journal(held.folder, run_id, self._report), held.folder, self._environ
-            yield Session(
-                held=held, folder=folder, run_id=run_id, journal=journal, interrupts=interrupts, environ=environ
-            )
-
-    def _held(self, session: Session) -> AnyEnvironment:
-        return session.held.load() or self._repository.load(session.folder.name)
+            journal = Journal(held.folder, run_id, self._report)
+            yield Session(held, held.folder, run_id, journal, interrupts, self._environ)
 
     def _saved(self, environment: AnyEnvironment) -> LoadedSpec:
         return LoadedSpec(self._spec(environment), environment.spec, Path(environment.directory))
+
+    def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
+        from deployer.tofu.engine import Tofu, cache_directory, find_engine, tofu_environment
+
+        engine = find_engine(self._environ, interrupts=self._interrupts)
+        plugins = private_directory(cache_directory(self._environ) / "plugins")
+        env, limits, interrupts = tofu_environment(self._environ, plugins), spec.timeouts, self._interrupts
+        report, held = (session.report, session.held) if session else (ignore, None)
+        return Tofu(
+            engine.path, folder.tofu, env=env, limits=limits, interrupts=interrupts, report=report, register=held
+        )
+
+    def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:
+        environment = self._repository.load(name)
+        return environment, self._spec(environment), self._repository.folder(name)
+
+    def _spec(self, environment: AnyEnvironment) -> Spec:
+        try:
+            return Spec.model_validate_json(json.dumps(environment.spec))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in ("spec", *first["loc"]))
+            raise unreadable(self._repository.folder(environment.name), f"field {field}: {first['msg']}") from None
+
+    def _accept(self, file: Path) -> LoadedSpec:
+        from deployer.config.loading import load_spec
+
+        return load_spec(self._cwd / file)
 
 
 def _create(session: Session, before: AnyEnvironment | None, accepted: LoadedSpec) -> Created:
@@ -203,26 +323,6 @@ def _create(session: Session, before: AnyEnvironment | None, accepted: LoadedSpe
     session.held.save(environment)
     session.tell(environment, before)
     return environment
-
-
-def _preview(session: Session, wanted: LoadedSpec, tofu: Tofu) -> Plan:
-    from deployer.workflows.provision import render
-
-    try:
-        # Rendered each time: the user's own module may have changed, and so may what an earlier question left.
-        if render(session, wanted.spec, wanted.directory) or not (tofu.folder / ".terraform").exists():
-            tofu.init()
-            tofu.validate()
-        return tofu.plan()
-    except (StepFailed, Interrupted) as error:
-        error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
-        raise
-    except OSError as error:
-        raise storage_failed("cannot write", tofu.folder, error) from error
-
-
-def _differs(environment: AnyEnvironment, wanted: LoadedSpec) -> bool:
-    return environment.spec != wanted.data or environment.directory != str(wanted.directory)
 
 
 def _wrong(environment: AnyEnvironment, command: str, why: str, help_: str) -> WrongState:

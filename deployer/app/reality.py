@@ -14,7 +14,7 @@ from deployer.tofu.state import look
 
 
 def compare(
-    environment: AnyEnvironment, tofu: Tofu, known_hosts: Path, *, environ: Mapping[str, str], interrupts: Interrupts
+    environment: AnyEnvironment, tofu: Tofu, known_hosts: Path, environ: Mapping[str, str], interrupts: Interrupts
 ) -> tuple[str, ...]:
     """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
     lines: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import yaml
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec, located
 from deployer.environment import FinishedStep, Provisioned, Provisioning
+from deployer.errors import DeployerError, Interrupted, StepFailed
 from deployer.events import utc_now
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
-from deployer.storage.folder import EnvironmentFolder, private_directory
+from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import copy_module, module_differs, write_variables
 from deployer.tofu.state import look
-from deployer.tofu.stream import Change
+from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
 from deployer.workflows.hosts import forget_replaced, private_key, public_key, read_hosts, targets
 from deployer.workflows.run import Run, Session
@@ -121,6 +123,29 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     }
     write_variables(folder.tofu, values)
     return another
+
+
+def preview(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> Plan:
+    """What an apply would do now. Changes nothing but the files in the tofu folder."""
+    try:
+        # Rendered each time: the user's own module may have changed, and so may what an earlier question left.
+        if render(session, spec, directory) or not (tofu.folder / ".terraform").exists():
+            tofu.init()
+            tofu.validate()
+        return tofu.plan()
+    except (StepFailed, Interrupted) as error:
+        error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
+        raise
+    except OSError as error:
+        raise storage_failed("cannot write", tofu.folder, error) from error
+
+
+def put_back(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> None:
+    """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
+    undone. Never raises: the next plan renders it anyway."""
+    with suppress(DeployerError, OSError):
+        if render(session, spec, directory):
+            tofu.init()
 
 
 def _host_variables(machine: Machine) -> dict[str, object]:

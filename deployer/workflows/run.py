@@ -29,7 +29,7 @@ F = TypeVar("F", bound=AnyEnvironment)
 log = logging.getLogger("deployer")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Session:
     """What a command works with: the held environment, its folder, its journal, and the user's wish to stop."""
 
@@ -79,8 +79,7 @@ class Run(Generic[P]):
         self.session.interrupts.check(f"before {name}")
         self._step_started = time.monotonic()
         self.learn(self.environment.begin(name, utc_now()))
-        number = self.steps.index(name) + 1
-        self.session.report(events.StepStarted(step=name, number=number, total=len(self.steps)))
+        self.session.report(events.StepStarted(step=name, number=self.steps.index(name) + 1, total=len(self.steps)))
         note = action() or ""
         self.learn(self.environment.end(utc_now()))
         self.session.report(events.StepFinished(step=name, seconds=_since(self._step_started), note=note))
