@@ -1,7 +1,5 @@
 """Is everything here that a run needs? A check for each thing, with what to type where it is missing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """What is shown of an environment: frozen records, JSON-ready, without anything that may be secret."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any

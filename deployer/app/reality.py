@@ -1,7 +1,5 @@
 """What really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """What remains true of an environment, whether OpenTofu's state can be trusted to say so, and what to type next: for
 errors, for `show`, and in RECOVERY.md. Runs nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from pathlib import Path

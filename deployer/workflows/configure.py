@@ -1,7 +1,5 @@
 """Configure: Ansible runs each playbook on the machines, in order, each a step of its own."""
 
-from __future__ import annotations
-
 import shutil
 from functools import partial
 from pathlib import Path

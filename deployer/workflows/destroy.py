@@ -1,7 +1,5 @@
 """Destroy: OpenTofu takes everything away, and only when it has said so are our own files cleaned up."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The hosts we work with: from a provider's output, checked because a module may be anybody's, and the key to them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path

@@ -3,8 +3,6 @@
 Refuses to know what the steps do.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex
