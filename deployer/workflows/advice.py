@@ -96,10 +96,9 @@ def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause
     left. Removes it where nothing failed. Never raises: it is a help, and the state file already says the same."""
     with contextlib.suppress(OSError):
         folder.recovery.unlink(missing_ok=True)
-        if not cause:
-            return
-        folder.recovery.touch(mode=0o600)
-        folder.recovery.write_text(_page(folder, environment, cause, log), encoding="utf-8")
+        if cause:
+            folder.recovery.touch(mode=0o600)
+            folder.recovery.write_text(_page(folder, environment, cause, log), encoding="utf-8")
 
 
 def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> str:
