@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployer.ansible.inventory import write_private
@@ -55,10 +55,11 @@ class PlaybookRun:
     vault_password_file: Path | None
     timeout: float
     sockets: Path
+    environ: Mapping[str, str] = field(repr=False)  # may hold secrets
 
 
 @contextmanager
-def kept_connections() -> Iterator[Path]:
+def kept_connections(environ: Mapping[str, str]) -> Iterator[Path]:
     """A private directory for the connections' sockets; when the block is left they are closed. Raises OSError.
 
     In /tmp, because a Unix socket's path holds about 100 bytes, and homes and $TMPDIR may be deeper than that. Where we
@@ -69,7 +70,7 @@ def kept_connections() -> Iterator[Path]:
             yield Path(sockets)
         finally:
             argv = ("/bin/sh", "-c", _CLOSE)
-            request = Request(argv=argv, doing="close connections", cwd=Path(sockets), env=os.environ, timeout=10)
+            request = Request(argv=argv, doing="close connections", cwd=Path(sockets), env=environ, timeout=10)
             capture(request, interrupts=Interrupts())  # the user's Ctrl+C is a reason to close, not to leave off
 
 
@@ -118,10 +119,10 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
     raise findings.failure
 
 
-def ansible_playbook() -> str:
+def ansible_playbook(environ: Mapping[str, str]) -> str:
     """The path of ansible-playbook: beside our own Python, else on PATH. Raises ToolMissing."""
     beside = Path(sys.executable).parent / "ansible-playbook"
-    program = str(beside) if os.access(beside, os.X_OK) else shutil.which("ansible-playbook")
+    program = str(beside) if os.access(beside, os.X_OK) else shutil.which("ansible-playbook", path=environ.get("PATH"))
     if program is None:
         raise ToolMissing("ansible-playbook was not found", help=f"{sys.executable} -m pip install ansible-core")
     return program
@@ -130,7 +131,7 @@ def ansible_playbook() -> str:
 def _request(run: PlaybookRun, scratch: Path) -> Request:
     if run.project is None:
         (scratch / "ansible.cfg").touch(mode=0o600)  # so that none of the user's applies to what is ours
-    ansible = [ansible_playbook(), "-i", str(run.inventory), "-e", f"@{run.variables}", str(run.playbook)]
+    ansible = [ansible_playbook(run.environ), "-i", str(run.inventory), "-e", f"@{run.variables}", str(run.playbook)]
     if run.vault_password_file:
         ansible += ["--vault-password-file", str(run.vault_password_file)]
     runner = _RUNNER | {
@@ -144,7 +145,7 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = environment(os.environ, project=run.project, scratch=scratch, sockets=run.sockets)
+    env = environment(run.environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)
 

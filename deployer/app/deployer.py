@@ -162,10 +162,10 @@ class Deployer:
         reality: tuple[str, ...] = ()
         if refresh:
             from deployer.app.reality import compare
+            from deployer.workflows.hosts import targets
 
-            reality = compare(
-                environment, self._tofu(folder, spec), folder.known_hosts, self._environ, self._interrupts
-            )
+            hosts = targets(environment, spec, folder, self._environ)
+            reality = compare(environment, self._tofu(folder, spec), hosts, self._interrupts)
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
@@ -192,7 +192,7 @@ class Deployer:
                 detail=f"its hosts are {', '.join(environment.hosts)}",
                 help=f"deployer ssh {name} {next(iter(environment.hosts))}",
             )
-        (target,) = (target for target in targets(environment, spec, folder) if target.name == chosen)
+        (target,) = (target for target in targets(environment, spec, folder, self._environ) if target.name == chosen)
         return ssh_argv(target, *command, interactive=not command)
 
     def init(self, directory: Path) -> Path:
@@ -200,7 +200,8 @@ class Deployer:
         folder = (self._cwd / directory).absolute()
         path = folder / EXAMPLE.name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_directory(folder / HOME_NAME)
+            (folder / HOME_NAME / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
             with path.open("x", encoding="utf-8") as file:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
@@ -208,8 +209,6 @@ class Deployer:
             raise InvalidInput(f"{path} exists already", detail=detail, help=f"deployer validate -f {path}") from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
-        private_directory(folder / HOME_NAME)
-        (folder / HOME_NAME / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
         return path
 
     def validate(self, file: Path) -> Spec:

@@ -12,7 +12,7 @@ from deployer.bundled import bundled
 from deployer.errors import DeployerError
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, Request, capture
-from deployer.tofu.engine import cache_directory, find_engine
+from deployer.tofu.engine import find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
 
@@ -30,9 +30,9 @@ class Check:
 def examine(environ: Mapping[str, str], interrupts: Interrupts, report: Report, *, install: bool) -> tuple[Check, ...]:
     """All checks. With `install`, OpenTofu is brought into the user's cache first where it is missing."""
     if install:
-        from deployer.tofu.install import install_tofu
+        from deployer.tofu.install import usable_tofu
 
-        install_tofu(cache_directory(environ), lambda line: report(Notice(message=line)))
+        usable_tofu(environ, lambda line: report(Notice(message=line)))
 
     def tofu() -> str:
         engine = find_engine(environ, interrupts=interrupts)
@@ -40,7 +40,7 @@ def examine(environ: Mapping[str, str], interrupts: Interrupts, report: Report, 
 
     return (
         _check("tofu", tofu),
-        _check("ansible-playbook", lambda: str(ansible_playbook())),
+        _check("ansible-playbook", lambda: ansible_playbook(environ)),
         *(_ssh(name, environ) for name in ("ssh", "ssh-keygen")),
         *_local_provider(environ, interrupts),
     )

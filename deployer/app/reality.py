@@ -1,18 +1,17 @@
 """What really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
 from deployer.process import Interrupts
-from deployer.remote.ssh import who_answers
+from deployer.remote.ssh import Target, who_answers
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 
 
 def compare(
-    environment: AnyEnvironment, tofu: Tofu, known_hosts: Path, environ: Mapping[str, str], interrupts: Interrupts
+    environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], interrupts: Interrupts
 ) -> tuple[str, ...]:
     """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
     lines: list[str] = []
@@ -26,9 +25,9 @@ def compare(
         lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
-    for name, host in environment.hosts.items():
-        where = f"at {host.address} port {host.port}"
-        who, why = who_answers(known_hosts, host.address, host.port, environ=environ, interrupts=interrupts)
+    for target in targets:
+        name, where = target.name, f"at {target.address} port {target.port}"
+        who, why = who_answers(target, interrupts=interrupts)
         if who == "ours":
             lines.append(f"same: {name} answers {where}")
         elif who == "another":

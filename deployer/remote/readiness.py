@@ -14,7 +14,7 @@ from typing import Literal
 
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, HostProgress, Notice, Report, one_line, printable
-from deployer.process import Deadline, Interrupts, Outcome
+from deployer.process import Deadline, Interrupts
 from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
 from deployer.remote.ssh import CALL, Target, ask, pin, ssh_argv, who_answers
 
@@ -113,8 +113,10 @@ class Host:
 
     def last_words(self) -> str:
         """The end of cloud-init's log where we were let in, else of the console's."""
-        log = self._ask(ssh_argv(self.target, LOG_COMMAND), CALL / 2)[1] if self._rung == "cloud_init" else ""
-        return excerpt(log or self.target.last_words())
+        target, log = self.target, ""
+        if self._rung == "cloud_init":
+            _, log = ask(target, ssh_argv(target, LOG_COMMAND), CALL / 2, self._halt)
+        return excerpt(log or target.last_words())
 
     def _expired(self) -> StepFailed:
         target, (kind, message) = self.target, _HELD_UP[self._rung or "connect"]
@@ -137,7 +139,7 @@ class Host:
         patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
         limit = min(CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
         known = target if pinned else replace(target, known_hosts=learned)
-        outcome, output = self._ask(ssh_argv(known, command, patience=patience), limit)
+        outcome, output = ask(target, ssh_argv(known, command, patience=patience), limit, self._halt)
         said = next((line for text in reversed(outcome.tail) if (line := one_line(text))), "")
         if outcome.timed_out:
             rung, answer = top, f"no answer within {limit:.0f} s"
@@ -157,8 +159,7 @@ class Host:
         # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
         # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
         # connection broke before that. Otherwise host and connection are fine, and our login was refused.
-        where = (self.target.known_hosts, self.target.address, self.target.port)
-        who, why = who_answers(*where, learned=learned, environ=os.environ, interrupts=self._halt)
+        who, why = who_answers(self.target, interrupts=self._halt, learned=learned)
         if who == "another":
             name, file = shlex.quote(one_line(self.target.known_as)), shlex.quote(str(self.target.known_hosts))
             raise StepFailed(
@@ -170,9 +171,6 @@ class Host:
         if who == "nobody":
             return "connect", why
         return "authenticate" if who == "ours" else "banner", said
-
-    def _ask(self, argv: tuple[str, ...], limit: float) -> tuple[Outcome, str]:
-        return ask(argv, f"asking {self.target.name}", limit, environ=os.environ, interrupts=self._halt)
 
 
 def excerpt(log: str) -> str:

@@ -4,7 +4,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ _writing = threading.Lock()  # several hosts of one environment are pinned side 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A host to log in to. `last_words` gives the end of its console's log, or nothing where there is none."""
+    """A host to log in to, and what with. `environ` is what ssh runs in; `last_words` gives the end of the console's
+    log, or nothing where there is none."""
 
     name: str
     address: str
@@ -29,6 +30,7 @@ class Target:
     user: str
     private_key: Path
     known_hosts: Path
+    environ: Mapping[str, str] = field(repr=False)  # may hold secrets
     last_words: Callable[[], str]
 
     @property
@@ -58,17 +60,17 @@ def ssh_argv(target: Target, *command: str, interactive: bool = False, patience:
         f"ConnectTimeout={patience}",
         *(() if interactive else _SILENT),
     )
-    return _argv(options, target.address, target.port, *command)
+    return _argv(options, target, *command)
 
 
-def host_key_argv(address: str, port: int, *, pinned: frozenset[str], learned: Path) -> tuple[str, ...]:
+def host_key_argv(target: Target, learned: Path) -> tuple[str, ...]:
     """Has what answers there prove its host key, which ssh writes to `learned`; offers it no key of ours.
 
     Not ssh-keyscan: that asks for each type on a connection of its own, and where one of them breaks the others look
     like the keys of another machine.
     """
     # Without a preference for the type that is pinned, a host with several keys would show another one.
-    kinds = ",".join(sorted({key.split()[0] for key in pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
+    kinds = ",".join(sorted({key.split()[0] for key in target.pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
     options = (
         f"UserKnownHostsFile={_quoted(learned)}",
         "StrictHostKeyChecking=accept-new",
@@ -77,7 +79,7 @@ def host_key_argv(address: str, port: int, *, pinned: frozenset[str], learned: P
         *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()),
         *_SILENT,
     )
-    return _argv(options, address, port, "true")
+    return _argv(options, target, "true")
 
 
 _SILENT = ("BatchMode=yes", "RequestTTY=no")
@@ -90,10 +92,10 @@ _ALWAYS = (
 )
 
 
-def _argv(options: tuple[str, ...], address: str, port: int, *command: str) -> tuple[str, ...]:
+def _argv(options: tuple[str, ...], target: Target, *command: str) -> tuple[str, ...]:
     words = (word for option in (*options, *_ALWAYS) for word in ("-o", option))
     # No configuration file is read (-F none): the same command must do the same on every computer.
-    return ("ssh", "-F", "none", "-p", str(port), *words, "--", address, *command)
+    return ("ssh", "-F", "none", "-p", str(target.port), *words, "--", target.address, *command)
 
 
 def _quoted(path: Path) -> str:
@@ -105,41 +107,29 @@ def _quoted(path: Path) -> str:
     return '"' + text.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def who_answers(
-    known_hosts: Path,
-    address: str,
-    port: int,
-    *,
-    learned: Path | None = None,
-    environ: Mapping[str, str],
-    interrupts: Interrupts,
-) -> tuple[Answering, str]:
+def who_answers(target: Target, *, interrupts: Interrupts, learned: Path | None = None) -> tuple[Answering, str]:
     """Who answers there, and why it is not the machine whose key is pinned, if it is not. Raises Interrupted.
 
     `learned` is what a first contact has just written: then nobody is asked for a key once more.
     """
     try:
-        socket.create_connection((address, port), timeout=3.0).close()
+        socket.create_connection((target.address, target.port), timeout=3.0).close()
     except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
         return "nobody", one_line(getattr(error, "strerror", None) or str(error))
-    name = known_as(address, port)
-    pinned = read_keys(known_hosts, name)
+    pinned = target.pinned
     with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
         if learned is None:
             learned = Path(scratch) / "known_hosts"
-            argv = host_key_argv(address, port, pinned=pinned, learned=learned)
-            ask(argv, f"asking {one_line(name)} for its host key", CALL, environ=environ, interrupts=interrupts)
-        shown = read_keys(learned, name)
+            ask(target, host_key_argv(target, learned), CALL, interrupts)
+        shown = read_keys(learned, target.known_as)
     if not shown:  # a forwarded port is open while the machine behind it boots
         return "unknown", "the port is open, but nothing more"
     return ("another", "it shows another host key") if pinned and not pinned & shown else ("ours", "")
 
 
-def ask(
-    argv: tuple[str, ...], doing: str, limit: float, *, environ: Mapping[str, str], interrupts: Interrupts
-) -> tuple[Outcome, str]:
+def ask(target: Target, argv: tuple[str, ...], limit: float, interrupts: Interrupts) -> tuple[Outcome, str]:
     """Runs a command line of ssh for `limit` seconds at most; what it wrote is the answer. Raises Interrupted."""
-    env = {**environ, "LC_ALL": "C"}
+    env, doing = {**target.environ, "LC_ALL": "C"}, f"asking {target.name}"
     request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
     return capture(request, interrupts=interrupts)
 

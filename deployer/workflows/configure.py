@@ -50,13 +50,14 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             vault_password_file=located(directory, vault) if vault else None,
             timeout=spec.timeouts.playbook,
             sockets=sockets,
+            environ=session.environ,
         )
         register, report = session.held, session.report
         return run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
 
     def story() -> None:
         run.step("render_inventory", render_inventory)
-        with kept_connections() as sockets:
+        with kept_connections(session.environ) as sockets:
             for step, entry in spec.playbook_steps.items():
                 run.step(step, partial(play, step, entry, sockets))
 

@@ -12,6 +12,7 @@ from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
+from deployer.workflows.hosts import targets
 from deployer.workflows.provision import render
 from deployer.workflows.run import Run
 
@@ -31,7 +32,7 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
     def tofu_destroy() -> str:
         gone = _take_away(run, tofu, spec) if tofu else ()
         if tofu and not gone:
-            _see_nobody_answers(run)
+            _see_nobody_answers(run, spec)
         run.learn(run.environment.resources_gone(utc_now()))
         return f"{len(gone)} destroyed" if tofu else "OpenTofu was not asked"
 
@@ -62,17 +63,15 @@ def _clean_up(folder: EnvironmentFolder) -> None:
             shutil.rmtree(path)
 
 
-def _see_nobody_answers(run: Run[Destroying]) -> None:
+def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:
     """Raises StepFailed where OpenTofu knew of nothing to take away, and yet a machine on record answers: its state was
     lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
     session = run.session
-    for name, host in run.environment.hosts.items():
-        where = (session.folder.known_hosts, host.address, host.port)
-        who, _ = who_answers(*where, environ=session.environ, interrupts=session.interrupts)
+    for target in targets(run.environment, spec, session.folder, session.environ):
+        who, _ = who_answers(target, interrupts=session.interrupts)
         if who in ("unknown", "ours"):
-            problem = (
-                f"{name} still answers at {host.address} port {host.port}, but OpenTofu knew of nothing to destroy"
-            )
+            where = f"{target.address} port {target.port}"
+            problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing to destroy"
             detail = "its state may have lost the machine, so this is not called destroyed"
             way_out = f"deployer destroy {run.environment.name} --abandon --yes    # once the machine itself is gone"
             raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)

@@ -69,7 +69,9 @@ def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, st
     return keygen("-y", "-P", "").strip()
 
 
-def targets(environment: Environment, spec: Spec, folder: EnvironmentFolder) -> tuple[Target, ...]:
+def targets(
+    environment: Environment, spec: Spec, folder: EnvironmentFolder, environ: Mapping[str, str]
+) -> tuple[Target, ...]:
     """The environment's hosts as `remote` wants them."""
     key = private_key(spec, Path(environment.directory), folder)
     return tuple(
@@ -80,6 +82,7 @@ def targets(environment: Environment, spec: Spec, folder: EnvironmentFolder) -> 
             user=host.user,
             private_key=key,
             known_hosts=folder.known_hosts,
+            environ=environ,
             last_words=partial(_console, folder.tofu, host),
         )
         for name, host in environment.hosts.items()

@@ -58,14 +58,14 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
     def ssh() -> None:
-        hosts, limit = targets(run.environment, spec, folder), spec.timeouts.ssh
+        hosts, limit = targets(run.environment, spec, folder, session.environ), spec.timeouts.ssh
         wait_ssh(hosts, limit=limit, interrupts=session.interrupts, report=session.report)
 
     def cloud_init() -> str:
         if spec.cloud_init is False:
             return "skipped: the file says cloud_init: false"
         found = wait_cloud_init(
-            targets(run.environment, spec, folder),
+            targets(run.environment, spec, folder, session.environ),
             limit=spec.timeouts.cloud_init,
             strict=spec.cloud_init_strict,
             required=spec.provider.name != "existing",

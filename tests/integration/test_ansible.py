@@ -99,6 +99,7 @@ class Site:
             vault_password_file=None,
             timeout=self.timeout,
             sockets=self.sockets,
+            environ=os.environ,
         )
 
     def playbook(self, tasks: str, head: str = "hosts: all\n  gather_facts: false", name: str = "site") -> PlaybookRun:
@@ -144,7 +145,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, keys: KeyPair) -> Iterator[d
 
 @pytest.fixture
 def site(tmp_path: Path, hosts: dict[str, FleetHost], keys: KeyPair) -> Iterator[Site]:
-    with kept_connections() as sockets:
+    with kept_connections(os.environ) as sockets:
         made = Site(tmp_path, hosts, keys, sockets)
         yield made
     made.end_commands()
@@ -170,7 +171,7 @@ def test_a_playbook_does_its_work_and_the_second_time_none(site: Site) -> None:
 
 
 def test_connections_are_kept_between_playbooks_and_closed_at_the_end(site: Site) -> None:
-    with kept_connections() as site.sockets:
+    with kept_connections(os.environ) as site.sockets:
         assert site.sockets.stat().st_mode & 0o777 == 0o700
         site.run(site.playbook(WRITE))
         assert len(list(site.sockets.iterdir())) == 2
@@ -290,6 +291,12 @@ def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
     assert "from-group-vars-from-group-vars-" in site.recorder.output
 
 
+def test_ansible_runs_in_the_environment_it_is_given(site: Site) -> None:
+    playbook = site.playbook("    - debug: {msg: \"zone {{ lookup('env', 'TZ') }}\"}\n")
+    site.run(replace(playbook, environ={**os.environ, "TZ": "Pacific/Chatham"}))
+    assert "zone Pacific/Chatham" in site.recorder.output
+
+
 def test_secrets_are_in_no_argument_artifact_or_event(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEPLOYER_TEST_TOKEN", ENVIRONMENT)
     password = site.project / "vault-password"
@@ -347,7 +354,7 @@ def test_a_stop_ends_ansible_and_all_its_own_within_seconds(site: Site, where: s
 
     thread = threading.Thread(target=stop)
     thread.start()
-    with kept_connections() as site.sockets, pytest.raises(Interrupted) as caught:
+    with kept_connections(os.environ) as site.sockets, pytest.raises(Interrupted) as caught:
         site.run(site.playbook(SLEEP, head=head))
     took = time.monotonic() - stopped[0]
     thread.join()
@@ -408,7 +415,7 @@ def test_the_playbook_goes_on_when_its_parent_is_killed(site: Site) -> None:
 def test_many_hosts_and_items_leave_little_on_disk(tmp_path: Path, keys: KeyPair) -> None:
     with Fleet(tmp_path / "fleet", keys.public_text).running(20, first=60) as hosts:
         tasks = '\n    - name: Much\n      debug: {msg: "{{ item }}"}\n      loop: "{{ range(100) | list }}"\n'
-        with kept_connections() as sockets:
+        with kept_connections(os.environ) as sockets:
             site = Site(tmp_path, hosts, keys, sockets)
             recap = site.run(site.playbook(tasks + "    - name: There\n      ping:\n"))
     assert recap == "ok=40 changed=0"

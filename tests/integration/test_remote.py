@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from deployer.errors import FailureKind, Interrupted, StepFailed
+from deployer.errors import FailureKind, Interrupted, StepFailed, ToolMissing
 from deployer.events import Event, HostProgress, Notice
 from deployer.process import Interrupts
 from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
@@ -50,6 +50,7 @@ class World:
             user=host.user,
             private_key=self.keys.private,
             known_hosts=self.directory / "known_hosts",
+            environ=os.environ,
             last_words=lambda: f"\x1b[1mconsole of {name}\r\r\nlogin: ",
         )
 
@@ -197,11 +198,15 @@ def test_a_login_without_a_shell_is_told(world: World) -> None:
     assert failed.detail.endswith("last answer: exit 1 no account")
 
 
+def test_ssh_is_looked_for_where_the_target_says(world: World) -> None:
+    elsewhere = replace(world.target(), environ={"PATH": str(world.directory)})
+    with pytest.raises(ToolMissing, match="ssh was not found"):
+        world.wait(elsewhere)
+
+
 def test_another_machine_at_the_address_is_told_from_ours(world: World) -> None:
     def who() -> str:
-        target = world.target()
-        where = (target.known_hosts, target.address, target.port)
-        return who_answers(*where, environ=os.environ, interrupts=world.interrupts)[0]
+        return who_answers(world.target(), interrupts=world.interrupts)[0]
 
     until(lambda: who() == "ours")  # as nothing is pinned yet, it may be
     world.wait()
@@ -458,6 +463,7 @@ def _target(world: World, machine: ContainerMachine) -> Target:
         user=machine.user,
         private_key=world.keys.private,
         known_hosts=world.directory / "known_hosts",
+        environ=os.environ,
         last_words=lambda: machine.console,
     )
 

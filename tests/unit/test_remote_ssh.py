@@ -21,7 +21,7 @@ RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQ=="
 def target(directory: Path) -> Target:
     return Target(
         name="web", address="192.0.2.7", port=2222, user="deployer", private_key=directory / "id_ed25519",
-        known_hosts=directory / "known_hosts", last_words=str,
+        known_hosts=directory / "known_hosts", environ={}, last_words=str,
     )  # fmt: skip
 
 
@@ -74,7 +74,8 @@ def test_an_address_is_never_taken_for_an_option(tmp_path: Path) -> None:
 
 def test_the_type_that_is_pinned_is_asked_for(tmp_path: Path) -> None:
     """A host has keys of several types: another one than the pinned one does not make it another machine."""
-    options = understood(host_key_argv("192.0.2.7", 2222, pinned=frozenset({RSA}), learned=tmp_path / "learned"))
+    (tmp_path / "known_hosts").write_text(f"[192.0.2.7]:2222 {RSA}\n")
+    options = understood(host_key_argv(target(tmp_path), tmp_path / "learned"))
     assert options["hostkeyalgorithms"].startswith("rsa-sha2-512,rsa-sha2-256,")
     assert options["pubkeyauthentication"] == "false"
 
