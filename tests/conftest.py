@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deployer.process import Interrupts
-from deployer.tofu.engine import find_engine
+from deployer.tofu.binary import find_engine
 
 # Whoever runs the suite in the background of a script, or with nohup, has it start with these ignored, which children
 # inherit; then nothing that is interrupted here would notice.

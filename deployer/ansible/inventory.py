@@ -75,7 +75,7 @@ def write_private(path: Path, data: Mapping[str, object]) -> None:
 def ssh_word(path: Path) -> str:
     """`path` as ssh reads it inside double quotes in an option: quotes, backslashes and percent signs taken as such."""
     if _TEMPLATE.search(str(path)):
-        raise StepFailed(f"Ansible or ssh would evaluate the braces in the path {path}", kind=FailureKind.INPUT)
+        raise StepFailed(f"the path {path} cannot be used: its braces would be evaluated", kind=FailureKind.INPUT)
     return str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 

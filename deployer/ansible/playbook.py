@@ -145,12 +145,14 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = environment(run.environ, project=run.project, scratch=scratch, sockets=run.sockets)
+    env = playbook_environment(run.environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)
 
 
-def environment(inherited: Mapping[str, str], *, project: Path | None, scratch: Path, sockets: Path) -> dict[str, str]:
+def playbook_environment(
+    inherited: Mapping[str, str], *, project: Path | None, scratch: Path, sockets: Path
+) -> dict[str, str]:
     """The whole environment for a playbook: of the user's where `project` is given, else a bundled one. Our preferences
     are in it where the user has no ansible.cfg.
 

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from deployer.app.overview import Overview, finished_steps, overview
 from deployer.config.diff import spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
-from deployer.errors import Declined, InvalidInput, UnreadableState, WrongState
+from deployer.errors import Declined, DeployerError, InvalidInput, UnreadableState, WrongState
 from deployer.events import Notice, Report, ignore, utc_now
 from deployer.process import Interrupts
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
@@ -137,10 +137,11 @@ class Deployer:
         from deployer.workflows.provision import preview
 
         with self._session(name, "plan") as session:
-            before, spec, folder = self._load(name)
+            before = self._repository.load(name)
             if isinstance(before, (Destroyed, states.Destroying)):
                 raise _wrong(before, "plan", "its destruction has begun", f"deployer show {name}")
-            return preview(session, spec, Path(before.directory), self._tofu(folder, spec, session))
+            spec = self._spec(before)
+            return preview(session, spec, Path(before.directory), self._tofu(session.folder, spec, session))
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -248,7 +249,8 @@ class Deployer:
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             except BaseException:
                 if changed:
-                    provision.put_back(session, self._spec(before), Path(before.directory), tofu)
+                    with suppress(DeployerError, OSError):  # it hides nothing; the next plan renders all anew anyway
+                        provision.put_back(session, self._spec(before), Path(before.directory), tofu)
                 raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, directory, session.folder) if resumes else ()
@@ -289,7 +291,8 @@ class Deployer:
         return LoadedSpec(self._spec(environment), environment.spec, Path(environment.directory))
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
-        from deployer.tofu.engine import Tofu, cache_directory, find_engine, tofu_environment
+        from deployer.tofu.binary import cache_directory, find_engine
+        from deployer.tofu.engine import Tofu, tofu_environment
 
         engine = find_engine(self._environ, interrupts=self._interrupts)
         plugins = private_directory(cache_directory(self._environ) / "plugins")

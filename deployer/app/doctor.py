@@ -12,7 +12,7 @@ from deployer.bundled import bundled
 from deployer.errors import DeployerError
 from deployer.events import Notice, Report
 from deployer.process import Interrupts, Request, capture
-from deployer.tofu.engine import find_engine
+from deployer.tofu.binary import find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
 

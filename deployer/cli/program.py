@@ -24,7 +24,7 @@ from deployer.storage.folder import find_home
 
 @dataclass
 class Options:
-    """The common options as far as the command line has been read; what comes later wins."""
+    """The common options as far as the command line has been read (what comes later wins), and what they give."""
 
     home: Path | None = None
     output: Literal["text", "json"] = "text"

@@ -117,16 +117,19 @@ def run(
                 with contextlib.suppress(BrokenPipeError), child.stdin as gate:
                     register.child_started(identity, request.doing)
                     gate.write(b"\n")
-            while (returncode := child.poll()) is None:
+            while child.returncode is None:
                 try:
-                    stopping.look()
-                    if failure or not out.more() | err.more():  # both, whatever the one says
-                        time.sleep(_PAUSE)
+                    if child.poll() is None:
+                        stopping.look()
+                        if failure or not out.more() | err.more():  # both, whatever the one says
+                            time.sleep(_PAUSE)
                 except BaseException as error:  # noqa: BLE001 - raised again once the child has ended
                     failure = failure or error
                     stopping.own += not isinstance(error, Exception)  # a Ctrl+C where nobody listens, an exit
             if failure:
                 raise failure
+            while out.more() | err.more():
+                pass
             out.rest()
             err.rest()
         finally:
@@ -134,7 +137,7 @@ def run(
             if register is not None:
                 register.child_ended(identity)
     return Outcome(
-        returncode=returncode,
+        returncode=child.returncode,
         seconds=time.monotonic() - started,
         tail=tuple(tail),
         timed_out=stopping.timed_out,

@@ -113,7 +113,7 @@ def who_answers(target: Target, *, interrupts: Interrupts, learned: Path | None 
     `learned` is what a first contact has just written: then nobody is asked for a key once more.
     """
     try:
-        socket.create_connection((target.address, target.port), timeout=3.0).close()
+        socket.create_connection((target.address, target.port), timeout=3.0).close()  # seconds to be taken
     except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
         return "nobody", one_line(getattr(error, "strerror", None) or str(error))
     pinned = target.pinned

@@ -153,7 +153,8 @@ def _no_lock(path: Path, error: OSError) -> StorageFailed:
 
 
 def _locked_by_holder(folder: EnvironmentFolder) -> Locked:
-    message, record = f"environment {folder.name} is in use", None
+    message = f"environment {folder.name} is in use"
+    record = None
     for _ in range(20):
         # The winner writes its record right after it got the lock; give it a moment to say who it is.
         record = read_record(folder.lock)

@@ -1,12 +1,10 @@
-"""Which OpenTofu is used, and its work in one folder: init, validate, plan, apply, outputs, destroy. Knows no states
-and no Ansible.
+"""OpenTofu at work in one folder: init, validate, plan, apply, outputs, destroy. Knows no states and no Ansible.
 
 python-terraform is used for its argv alone: running through it would buffer all output, and its constructor reads a
 state file, which fails on the empty one that a crash can leave. So it is pointed at a folder that cannot exist.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -16,13 +14,11 @@ from pydantic import ValidationError
 from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
-from deployer.errors import FailureKind, StepFailed, ToolMissing
+from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, Report, ignore
-from deployer.process import Interrupts, Outcome, Register, Request, Stream, capture, run
+from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
 from deployer.tofu.state import locked_by
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
-
-_OLDEST = (1, 6)
 
 # Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
 _LOCK_TIMEOUT = 120
@@ -36,37 +32,6 @@ _GRACE = 600.0
 
 # These would make our commands differ from the same ones typed by hand.
 _UNWANTED = ("TF_CLI_ARGS", "TF_WORKSPACE", "TF_DATA_DIR", "TF_LOG", "TF_INPUT", "TF_REATTACH_PROVIDERS")
-
-
-@dataclass(frozen=True)
-class Engine:
-    """An OpenTofu (or, where the user names it, Terraform) binary and its version."""
-
-    path: Path
-    version: str
-
-
-def cache_directory(environ: Mapping[str, str]) -> Path:
-    """The user's cache of this program: DEPLOYER_CACHE, else `deployer` in XDG_CACHE_HOME or ~/.cache."""
-    if named := environ.get("DEPLOYER_CACHE"):
-        return Path(named).expanduser().absolute()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
-
-
-def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine:
-    """DEPLOYER_TOFU, else `tofu` on PATH, else the one that `deployer doctor --install` put into the cache.
-
-    Raises ToolMissing where there is none that works, or where it is older than 1.6.
-    """
-    named = environ.get("DEPLOYER_TOFU")
-    candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
-    complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
-    for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
-        try:
-            return _engine(Path(path).absolute(), environ, interrupts)
-        except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
-            complaint = error
-    raise complaint
 
 
 def tofu_environment(environ: Mapping[str, str], plugin_cache: Path) -> dict[str, str]:
@@ -102,10 +67,11 @@ class Tofu:
         outcome, text = self._document("validate")
         decoder = Decoder(self.report)
         try:
-            for found in Diagnostics.model_validate_json(text).diagnostics:
-                decoder.diagnose(found)
+            found = Diagnostics.model_validate_json(text).diagnostics
         except ValidationError:
             raise _failed("validate", outcome) from None
+        for diagnostic in found:
+            decoder.diagnose(diagnostic)
         if decoder.errors:
             raise decoder.failure("validate the module", "")
 
@@ -120,7 +86,7 @@ class Tofu:
         return Plan(tuple(changes))
 
     def drift(self) -> tuple[Change, ...]:
-        """What is otherwise in reality than in OpenTofu's state. Changes nothing, and locks nothing."""
+        """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Locks nothing."""
         argv = self._argv("plan", **_JSON, detailed_exitcode=IsFlagged, lock=False, refresh_only=IsFlagged)
         return tuple(self._streamed(argv, self.limits.plan)[0].drift)
 
@@ -170,8 +136,9 @@ class Tofu:
 
         def stopping(level: int, seconds: float) -> None:
             if level == 1:
-                asked = f"asked {doing} to stop (it runs since {seconds:.0f} s) and wait for what is in flight"
-                self._warn(f"{asked}; once more stops it at once, and may lose track of what is being made")
+                asked = f"asked {doing} to stop (it runs since {seconds:.0f} s)"
+                more = "once more stops it at once, and may lose track of what is being made"
+                self._warn(f"{asked} and wait for it to finish what is in flight; {more}")
             else:
                 self._warn(f"stopping {doing} at once; what was in flight may exist without being in OpenTofu's state")
 
@@ -179,7 +146,9 @@ class Tofu:
         outcome = run(request, interrupts=self.interrupts, on_line=hear, register=self.register, on_stopping=stopping)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
-            self.interrupts.check(doing)
+            signum = self.interrupts.signum
+            detail = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"
+            raise Interrupted(f"interrupted by {signum.name} during {doing}", signum=signum, detail=detail)
         if outcome.timed_out:
             detail = f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order"
             raise StepFailed(f"{doing} took longer than {limit:.0f} s", kind=FailureKind.TIMEOUT, detail=detail)
@@ -187,23 +156,6 @@ class Tofu:
 
     def _warn(self, message: str) -> None:
         self.report(Notice(message=message, level="warning"))
-
-
-def _engine(path: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Engine:
-    env = {**environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
-    request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
-    try:
-        _, text = capture(request, interrupts=interrupts)
-        version = str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(f"`{path} version -json` says no version") from error
-    if tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit()) < _OLDEST:
-        raise _unusable(f"{path} is version {version}, which is too old")
-    return Engine(path, version)
-
-
-def _unusable(problem: str) -> ToolMissing:
-    return ToolMissing(problem, detail="deployer needs OpenTofu 1.6 or newer", help="deployer doctor --install")
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:

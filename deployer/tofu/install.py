@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deployer.errors import DeployerError, StorageFailed, ToolMissing
 from deployer.process import Deadline, Interrupts, Request, capture
-from deployer.tofu.engine import cache_directory, find_engine
+from deployer.tofu.binary import cache_directory, find_engine
 
 VERSION = "1.10.6"
 RELEASES = "https://github.com/opentofu/opentofu/releases/download"
@@ -101,7 +101,7 @@ def _download(url: str) -> bytes:
     data = b""
     try:
         with urllib.request.urlopen(url, timeout=6) as answer:  # to answer at all, or to send the next bytes
-            while chunk := answer.read(1 << 20):
+            while chunk := answer.read1(1 << 20):  # what has come, so that the limit is looked at
                 data += chunk
                 if deadline.expired:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:.0f} s")
@@ -112,9 +112,12 @@ def _download(url: str) -> bytes:
 
 def _verified(data: bytes, name: str, sums: str) -> bytes:
     """`data`, where `sums` lists its checksum beside `name`, as sha256sum(1) writes it."""
+    published = next((line.split()[0] for line in sums.splitlines() if line.split()[1:] == [name]), None)
+    if published is None:
+        raise _refused(f"the published checksums do not list {name}")
     checksum = hashlib.sha256(data).hexdigest()
-    if f"{checksum}  {name}" not in sums.splitlines():
-        raise _refused(f"the checksum of {name} is {checksum}, which is not the published one")
+    if checksum != published.lower():
+        raise _refused(f"the checksum of {name} is {checksum}, not {published}")
     return data
 
 

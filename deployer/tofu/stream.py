@@ -1,4 +1,4 @@
-"""OpenTofu's `-json` lines, decoded. What has another shape is passed on as text; only an unknown major of `ui` is
+"""OpenTofu's `-json` lines, decoded. What is no such line is passed on as text; only an unknown major of `ui` is
 refused."""
 
 from collections import Counter
@@ -55,7 +55,8 @@ class Diagnostic(BaseModel):
 
     @property
     def place(self) -> str:
-        return f" ({self.file}:{self.line})" if self.file else ""
+        line = f":{self.line}" if self.line else ""
+        return f" ({self.file}{line})" if self.file else ""
 
 
 class Diagnostics(BaseModel):

@@ -49,7 +49,8 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
 
 def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> None:
     """Raises StepFailed, with the way out, where "nothing is left" would be a guess."""
-    see_state_was_saved(folder)
+    remains = f"The environment {environment.name} stays {environment.state}, and everything in its place."
+    see_state_was_saved(folder, remains)
     name, known, state = environment.name, environment.resources, look(folder.tofu)
     # A destruction that has begun cannot have made anything.
     may_go_on = known is Resources.POSSIBLE and not isinstance(environment, (Destroying, DestroyFailed))
@@ -69,11 +70,10 @@ def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> 
     else:
         way_out = f"deployer destroy {name} --abandon --yes    # but look at the provider first: is nothing there?"
     detail = "machines may exist that it does not know, so this is not called destroyed"
-    remains = f"The environment {name} stays {environment.state}, and everything in its place."
     raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, remains=remains, help=way_out)
 
 
-def see_state_was_saved(folder: EnvironmentFolder) -> None:
+def see_state_was_saved(folder: EnvironmentFolder, remains: str = "") -> None:
     """Raises StepFailed where OpenTofu could not save its state: to go on from the older one would make everything a
     second time."""
     state = look(folder.tofu)
@@ -86,7 +86,7 @@ def see_state_was_saved(folder: EnvironmentFolder) -> None:
         f"OpenTofu could not save its state and left it in {state.errored}",
         kind=FailureKind.TOFU,
         detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
-        remains="Everything was left in its place.",
+        remains=remains,
         help=f"{push}    # then go on, or: deployer destroy {folder.name}",
     )
 

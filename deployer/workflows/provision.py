@@ -1,7 +1,6 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec, located
 from deployer.environment import FinishedStep, Provisioned, Provisioning
-from deployer.errors import DeployerError, Interrupted, StepFailed
+from deployer.errors import Interrupted, StepFailed
 from deployer.events import utc_now
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
@@ -140,10 +139,9 @@ def preview(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> Plan:
 
 def put_back(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> None:
     """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
-    undone. Never raises: the next plan renders it anyway."""
-    with suppress(DeployerError, OSError):
-        if render(session, spec, directory):
-            tofu.init()
+    undone. Raises DeployerError, OSError."""
+    if render(session, spec, directory):
+        tofu.init()
 
 
 def _host_variables(machine: Machine) -> dict[str, object]:

@@ -131,13 +131,16 @@ def test_commands_one_by_one(project: Project, fleet: Callable[[int], dict[str, 
     on_fleet(project, dict(list(hosts.items())[:1]))
     before = project.state_file.read_bytes()
     asked: list[Changes] = []
+    begun: list[Event] = []
 
     def no(changes: Changes) -> bool:
+        assert not any(isinstance(event, StepStarted) for event in begun), "nothing is drawn beside the question"
         asked.append(changes)
         return False
 
     with pytest.raises(Declined):
-        deployer.up(f"{NAME}.yml", confirm=no)
+        Deployer(report=begun.append, cwd=project.path, environ=project.environ).up(f"{NAME}.yml", confirm=no)
+    assert begun
     assert project.state_file.read_bytes() == before
     assert any("host2" in line for line in asked[0].spec)
     assert deployer.up(f"{NAME}.yml").state == "configured"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployer.process import Interrupts
-from deployer.tofu.engine import find_engine
+from deployer.tofu.binary import find_engine
 from tests.torture.arena import Arena, arena, destroyed, nothing_forgotten, ok, told
 from tests.torture.faults import Boundary, Fault
 from tests.torture.interrupts import began

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployer.process import Interrupts
-from deployer.tofu.engine import find_engine
+from deployer.tofu.binary import find_engine
 from tests.torture.arena import Arena, Attack, arena
 from tests.torture.campaign import ATTACKS, Book
 

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from deployer.process import Interrupts
-from deployer.tofu.engine import find_engine
+from deployer.tofu.binary import find_engine
 from tests.torture.campaign import Book, Share, chosen, work
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"

@@ -20,9 +20,9 @@ from tests.torture.world import Done, World, orphanage, randomness
 
 # What the program imports at its first use; loaded once here, so that the forked ones need not.
 _PRELOADED = (
-    "cli.main", "cli.commands", "cli.show", "cli.status", "cli.progress", "app.deployer", "app.overview", "app.reality",
-    "workflows.provision", "workflows.configure", "workflows.destroy", "ansible", "remote", "tofu.engine",
-    "config.loading", "config.diff", "storage.lock", "storage.journal", "workflows.run", "workflows.recovery",
+    "deployer.cli.main", "deployer.cli.progress", "deployer.app.deployer", "deployer.app.reality",
+    "deployer.workflows.provision", "deployer.workflows.configure", "deployer.workflows.destroy",
+    "deployer.tofu.binary", "deployer.config.loading", "filelock",
 )  # fmt: skip
 PLAYBOOK = """\
 - hosts: all
@@ -143,8 +143,7 @@ class Arena:
 def arena(engine: str, *, long: bool = False) -> Iterator[Arena]:
     """Needs root, because the machine that we let ourselves into is this one."""
     for name in _PRELOADED:
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(f"deployer.{name}")
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="torture-") as folder, orphanage():
         root = Path(folder).resolve()
         keys = make_key_pair(root)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_private
-from deployer.ansible.playbook import environment
+from deployer.ansible.playbook import playbook_environment
 from deployer.ansible.results import Findings, message_of, records_of, veil
 from deployer.environment import Host, PortForward
 from deployer.errors import FailureKind, StepFailed
@@ -268,8 +268,8 @@ def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
         "PATH": "/bin", "HOME": str(tmp_path), "AWS_SECRET_ACCESS_KEY": "canary", "ANSIBLE_BECOME_PASSWORD": "canary",
         "https_proxy": "http://user:canary@proxy", "http_proxy": "http://proxy:3128", "LC_ALL": "xx_XX",
     }  # fmt: skip
-    ours = environment(inherited, project=None, scratch=tmp_path, sockets=tmp_path)
-    theirs = environment(inherited, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
+    ours = playbook_environment(inherited, project=None, scratch=tmp_path, sockets=tmp_path)
+    theirs = playbook_environment(inherited, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
     for env in (ours, theirs):
         assert "canary" not in str(env)
         assert env["http_proxy"] == "http://proxy:3128"
@@ -279,9 +279,9 @@ def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
 
 def test_the_users_ansible_cfg_says_everything(tmp_path: Path) -> None:
     (tmp_path / "ansible.cfg").touch()
-    theirs = environment({}, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
+    theirs = playbook_environment({}, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
     assert not {"ANSIBLE_FORKS", "ANSIBLE_ROLES_PATH", "ANSIBLE_PIPELINING"} & set(theirs)
-    ours = environment({}, project=None, scratch=tmp_path, sockets=tmp_path)
+    ours = playbook_environment({}, project=None, scratch=tmp_path, sockets=tmp_path)
     assert ours["ANSIBLE_PIPELINING"] == "True"
 
 

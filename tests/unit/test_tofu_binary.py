@@ -8,7 +8,7 @@ import pytest
 
 from deployer.errors import ToolMissing
 from deployer.process import Interrupts
-from deployer.tofu.engine import Engine, cache_directory, find_engine
+from deployer.tofu.binary import Engine, cache_directory, find_engine
 
 
 def program(path: Path, says: str) -> Path:

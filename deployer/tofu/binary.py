@@ -1,0 +1,60 @@
+"""Which OpenTofu is used, and whether it is new enough."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.errors import ToolMissing
+from deployer.process import Interrupts, Request, capture
+
+_OLDEST = (1, 6)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An OpenTofu (or, where the user names it, Terraform) binary and its version."""
+
+    path: Path
+    version: str
+
+
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """The user's cache of this program: DEPLOYER_CACHE, else `deployer` in XDG_CACHE_HOME or ~/.cache."""
+    if named := environ.get("DEPLOYER_CACHE"):
+        return Path(named).expanduser().absolute()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
+
+
+def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine:
+    """DEPLOYER_TOFU, else `tofu` on PATH, else the one that `deployer doctor --install` put into the cache.
+
+    Raises ToolMissing where there is none that works, or where it is older than 1.6.
+    """
+    named = environ.get("DEPLOYER_TOFU")
+    candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
+    complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
+    for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
+        try:
+            return _engine(Path(path).absolute(), environ, interrupts)
+        except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
+            complaint = error
+    raise complaint
+
+
+def _engine(path: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Engine:
+    env = {**environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
+    request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
+    try:
+        _, text = capture(request, interrupts=interrupts)
+        version = str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(f"`{path} version -json` says no version") from error
+    if tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit()) < _OLDEST:
+        raise _unusable(f"{path} is version {version}, which is too old")
+    return Engine(path, version)
+
+
+def _unusable(problem: str) -> ToolMissing:
+    return ToolMissing(problem, detail="deployer needs OpenTofu 1.6 or newer", help="deployer doctor --install")
