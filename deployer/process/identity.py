@@ -32,8 +32,7 @@ def own_identity() -> ProcessIdentity:
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process still runs; a later process with the same pid does not count."""
-    found = identity_of(identity.pid)
-    return found is not None and found.started == identity.started  # not `==`: what is on record says more of itself
+    return identity_of(identity.pid) == identity
 
 
 def end_tree(root: ProcessIdentity) -> None:

@@ -26,17 +26,25 @@ _LONGEST = 256 * 1024  # bytes
 
 
 @dataclass(frozen=True)
-class Child(ProcessIdentity):
+class Child:
     """A process that works for the holder: at what, since when."""
 
+    pid: int
+    started: str
     doing: str
     since: str
 
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.started)
+
 
 @dataclass(frozen=True)
-class Record(ProcessIdentity):
+class Record:
     """The holder of an environment: process, computer, user, command, step, since when (ISO 8601, UTC)."""
 
+    pid: int
+    started: str
     host: str
     user: str
     command: str
@@ -47,22 +55,21 @@ class Record(ProcessIdentity):
     @property
     def alive(self) -> bool | None:
         """Whether the holder still runs; None where that cannot be known from this computer."""
-        if is_alive(self):
+        if is_alive(ProcessIdentity(self.pid, self.started)):
             return True
         return False if self.host == socket.gethostname() else None
 
     @property
     def living_children(self) -> tuple[Child, ...]:
         """The children that run on this computer. Its name is not asked: laptops change theirs with the network."""
-        return tuple(c for c in self.children if is_alive(c))
+        return tuple(c for c in self.children if is_alive(c.identity))
 
     def with_child(self, identity: ProcessIdentity, doing: str) -> Record:
         child = Child(identity.pid, identity.started, doing, _now())
         return replace(self, children=(*self.children, child))
 
     def without_child(self, identity: ProcessIdentity) -> Record:
-        ended = (identity.pid, identity.started)
-        return replace(self, children=tuple(c for c in self.children if (c.pid, c.started) != ended))
+        return replace(self, children=tuple(c for c in self.children if c.identity != identity))
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "alive": self.alive}
