@@ -130,8 +130,8 @@ def run(
                 raise failure
             while out.more() | err.more():
                 pass
-            out.rest()
-            err.rest()
+            out.end()
+            err.end()
         finally:
             child.wait()  # what could not be put on record finds its gate closed, and leaves by itself
             if register is not None:
@@ -228,10 +228,8 @@ class _Output:
             self._tell(line)
         return bool(data)
 
-    def rest(self) -> None:
-        """Reads to the end, and takes what has no newline as a line."""
-        while self.more():
-            pass
+    def end(self) -> None:
+        """Takes what has no newline as a line, once all is read."""
         if self._partial:
             self._tell(self._partial)
 

@@ -68,7 +68,7 @@ def npm_package(npm: str = "npm") -> bytes:
 
 
 def usable_tofu(environ: Mapping[str, str], report: Say) -> Path:
-    """The OpenTofu that is used where DEPLOYER_TOFU names none, installed where there is none. Raises as that does."""
+    """The OpenTofu that is used where DEPLOYER_TOFU names none. Where there is none, `install_tofu` brings it."""
     unnamed = {key: value for key, value in environ.items() if key != "DEPLOYER_TOFU"}
     try:
         return find_engine(unnamed, interrupts=Interrupts()).path

@@ -9,7 +9,7 @@ from deployer.environment import AnyEnvironment, ConfigureFailed, Destroyed, Des
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable, utc_now
 from deployer.storage.folder import EnvironmentFolder
-from deployer.tofu.state import look
+from deployer.tofu.state import LocalState, look
 
 
 def what_exists(environment: AnyEnvironment, tofu: Path) -> str:
@@ -50,8 +50,8 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
 def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> None:
     """Raises StepFailed, with the way out, where "nothing is left" would be a guess."""
     remains = f"The environment {environment.name} stays {environment.state}, and everything in its place."
-    see_state_was_saved(folder, remains)
     name, known, state = environment.name, environment.resources, look(folder.tofu)
+    see_state_was_saved(folder, state, remains)
     # A destruction that has begun cannot have made anything.
     may_go_on = known is Resources.POSSIBLE and not isinstance(environment, (Destroying, DestroyFailed))
     if state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE):
@@ -73,10 +73,9 @@ def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> 
     raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, remains=remains, help=way_out)
 
 
-def see_state_was_saved(folder: EnvironmentFolder, remains: str = "") -> None:
+def see_state_was_saved(folder: EnvironmentFolder, state: LocalState, remains: str = "") -> None:
     """Raises StepFailed where OpenTofu could not save its state: to go on from the older one would make everything a
     second time."""
-    state = look(folder.tofu)
     if state.errored is None:
         return
     # OpenTofu does not push over a file that it cannot read.

@@ -37,7 +37,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         render(session, spec, directory)
 
     def plan() -> str:
-        see_state_was_saved(folder)
+        see_state_was_saved(folder, look(folder.tofu))
         return tofu.plan(plan_file).summary
 
     def apply() -> str:

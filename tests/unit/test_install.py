@@ -152,6 +152,13 @@ def test_without_an_answer_the_next_source_is_asked(
     assert other.asked
 
 
+def test_a_list_without_the_archive_is_told_as_that(server: Server, tmp_path: Path) -> None:
+    server.files = {LISTING: b"<html>blocked by a proxy</html>", ARCHIVE: zipped()}
+    with pytest.raises(ToolMissing) as caught:
+        install_tofu(tmp_path, silent, sources=[server.source])
+    assert "the published checksums do not list" in caught.value.detail
+
+
 @by_npm
 def test_offline_is_told_within_seconds_with_every_cause(tmp_path: Path) -> None:
     npm = program(tmp_path / "npm", "#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
