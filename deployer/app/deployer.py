@@ -127,7 +127,7 @@ class Deployer:
             if not abandon:
                 # Said before anything changes: from here the way out may be to provision, which `destroying` bars.
                 see_all_is_known(folder, before)
-            run = Run(session, before, before.start_destroy(session.run_id, utc_now()), destroy.STEPS)
+            run = Run(session, before, before.start_destroy(session.run_id, utc_now()))
             needed = not abandon and destroy.something_to_destroy(before, folder)
             tofu = self._tofu(folder, spec, session) if needed else None
             return destroy.destroy(run, tofu, spec)
@@ -141,7 +141,7 @@ class Deployer:
             if isinstance(before, (Destroyed, states.Destroying)):
                 raise _wrong(before, "plan", "its destruction has begun", f"deployer show {name}")
             spec = self._spec(before)
-            return preview(session, spec, Path(before.directory), self._tofu(session.folder, spec, session))
+            return preview(session, spec, self._tofu(session.folder, spec, session))
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -230,7 +230,7 @@ class Deployer:
         if isinstance(before, (Destroyed, states.Destroying, states.DestroyFailed)):
             why = "its destruction must be finished, and it be created anew"
             raise _wrong(before, "provision", why, next_commands(before)[0])
-        spec, directory, where = wanted.spec, wanted.directory, str(wanted.directory)
+        spec, where = wanted.spec, str(wanted.directory)
         changed = before.spec != wanted.data or before.directory != where
         remakes = changed and before.resources != "none"
         if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
@@ -240,7 +240,7 @@ class Deployer:
         settled = isinstance(before, states.Configurable)
         if settled or remakes:
             try:
-                plan = provision.preview(session, spec, directory, tofu)
+                plan = provision.preview(session, spec, tofu)
                 changes = Changes(spec_changes(before.spec, wanted.data), plan)
                 nothing = settled and not changed and plan.empty
                 if nothing and not from_start:
@@ -250,12 +250,12 @@ class Deployer:
             except BaseException:
                 if changed:
                     with suppress(DeployerError, OSError):  # it hides nothing; the next plan renders all anew anyway
-                        provision.put_back(session, self._spec(before), Path(before.directory), tofu)
+                        provision.put_back(session, self._spec(before), tofu)
                 raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
-        done = provision.steps_to_keep(finished_steps(before), spec, directory, session.folder) if resumes else ()
+        done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, directory=where, done=done)
-        return provision.provision(Run(session, before, started, provision.STEPS), spec, tofu)
+        return provision.provision(Run(session, before, started), spec, tofu)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         from deployer.workflows import configure
@@ -266,7 +266,7 @@ class Deployer:
         done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
         spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
-        return configure.configure(Run(session, before, started, configure.steps(spec)), spec)
+        return configure.configure(Run(session, before, started), spec)
 
     def _tell_unchanged(self, environment: AnyEnvironment) -> None:
         message = f"nothing to do: environment {environment.name} is as its file and OpenTofu say"

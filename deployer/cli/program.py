@@ -3,7 +3,6 @@ these give it: the library, and its result's way out."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import os
@@ -82,12 +81,6 @@ class Program(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # click would sort them
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        close = difflib.get_close_matches(cmd_name, self.commands, n=1)
-        if close and close != [cmd_name]:
-            raise click.UsageError(f"no such command {cmd_name[:60]!r}; did you mean {close[0]}?", ctx)
-        return super().get_command(ctx, cmd_name)
 
 
 def _help(docstring: str | None) -> dict[str, Any]:

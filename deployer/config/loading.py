@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from deployer.bundled import Kind, bundled
 from deployer.config.document import BadDocument, Document, FieldPath, parse
-from deployer.config.model import LoadedSpec, Spec, is_path, located
+from deployer.config.model import LoadedSpec, Spec, is_path
 from deployer.errors import InvalidSpec
 from deployer.events import printable
 
@@ -36,10 +36,10 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     except BadDocument as error:
         raise _refused(path, [(error.line, error.problem)]) from None
     try:
-        spec = Spec.model_validate_json(json.dumps(document.data))
+        spec = Spec.model_validate_json(json.dumps(document.data), context=directory)
     except ValidationError as error:
         raise _refused(path, _lines(document, _misfits(error, document))) from None
-    wrong = [*_machines(spec, directory, root("tofu")), *_files(spec, directory, root("playbooks"))]
+    wrong = [*_machines(spec, root("tofu")), *_files(spec, root("playbooks"))]
     if wrong:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory)
@@ -102,14 +102,13 @@ def _read(path: Path) -> str:
     return content.decode(errors="surrogateescape")  # what is not UTF-8 is refused as no YAML, with its line
 
 
-def _machines(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
+def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
     """Whether the provider is there, and whether its hosts have what it needs."""
     provider, taken = spec.provider, dict[int, str]()
     known = sorted(path.name for path in bundle.glob("*") if _is_module(path))
     if provider.path is not None:
-        folder = located(directory, provider.path)
-        if not _is_module(folder):
-            yield ("provider", "path"), f"no folder with *.tf or *.tofu files: {folder}"
+        if not _is_module(Path(provider.path)):
+            yield ("provider", "path"), f"no folder with *.tf or *.tofu files: {provider.path}"
     elif provider.title not in known:
         hint = f"{_suggestion(provider.title, known)}; or give the path of a module"
         yield ("provider", "name"), f"no bundled provider {provider.title}; {hint}"
@@ -132,7 +131,7 @@ def _suggestion(wrong: str, known: Sequence[str]) -> str:
     return (f"did you mean {close[0]}? " if close else "") + "known: " + ", ".join(known)
 
 
-def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
+def _files(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
     """Whether the playbooks and keys are there, and can be read."""
     files: list[tuple[FieldPath, str | None]] = [
         (("configure", "vault_password_file"), spec.configure.vault_password_file),
@@ -146,7 +145,7 @@ def _files(spec: Spec, directory: Path, bundle: Path) -> Iterator[_Wrong]:
         elif entry not in known:
             yield field, f"no bundled playbook {entry}; {_suggestion(entry, known)}; or give a path, as ./{entry}.yml"
     for field, name in files:
-        if name is not None and (problem := _unreadable(located(directory, name))):
+        if name is not None and (problem := _unreadable(Path(name))):
             yield field, problem
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 EXAMPLE = Path(__file__).with_name("demo.yml")  # the commented file that `deployer init` writes; it works as it stands
@@ -34,6 +35,14 @@ def _named_or_at_path(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _located(value: str, info: ValidationInfo) -> str:
+    """Where a path leads: relative ones start from the file's folder (the validation's context), `~` is the user's
+    home. In a saved specification all are absolute."""
+    return str(Path(info.context or "/", os.path.expanduser(value)))
+
+
+Located = Annotated[Line, AfterValidator(_located)]
+Playbook = Annotated[Line, AfterValidator(lambda value, info: _located(value, info) if is_path(value) else value)]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_one_or_many, json_schema_input_type=Port | tuple[Port, ...])]
 
 
@@ -45,7 +54,7 @@ class Provider(_Section):
     """Where machines come from: a bundled provider by `name`, or the user's own root module at `path`."""
 
     name: Name | None = Field(default=None, description="A bundled provider: `local` or `existing`.")
-    path: Line | None = Field(default=None, description="The folder of an OpenTofu module of yours.")
+    path: Located | None = Field(default=None, description="The folder of an OpenTofu module of yours.")
     options: Options = Field(default={}, description="Further input variables of the module, as they are.")
 
     @model_validator(mode="after")
@@ -84,13 +93,13 @@ class Machine(_Section):
 
 class Ssh(_Section):
     user: Login = Field(default="deployer", description="The login made on the machines: a-z, 0-9, _ and -.")
-    private_key: Line | None = Field(default=None, description="Your own key, without passphrase or in an agent.")
+    private_key: Located | None = Field(default=None, description="Your own key, without passphrase or in an agent.")
 
 
 class Configure(_Section):
-    playbooks: tuple[Line, ...] = Field(default=(), description="A list: bundled ones by name, yours by path.")
+    playbooks: tuple[Playbook, ...] = Field(default=(), description="A list: bundled ones by name, yours by path.")
     variables: Variables = Field(default={}, description="For all playbooks. Names of letters, digits, _. Never shown.")
-    vault_password_file: Line | None = Field(default=None, description="A file with the Ansible Vault password.")
+    vault_password_file: Located | None = Field(default=None, description="A file with the Ansible Vault password.")
 
 
 class Timeouts(_Section):
@@ -137,7 +146,7 @@ class Spec(_Section, title="An environment of deployer"):
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A specification that was accepted, the same as JSON-ready data, and the folder its relative paths start from."""
+    """A specification that was accepted, the same as JSON-ready data, and the folder of its file."""
 
     spec: Spec
     data: dict[str, JsonValue]
@@ -147,11 +156,6 @@ class LoadedSpec:
 def is_path(playbook: str) -> bool:
     """Whether a `playbooks` entry is a path of the user's rather than a bundled playbook's name."""
     return "/" in playbook or playbook.endswith((".yml", ".yaml"))
-
-
-def located(directory: Path, name: str) -> Path:
-    """Where a path of a specification leads: relative ones start from the file's folder, `~` is the user's home."""
-    return directory / os.path.expanduser(name)
 
 
 def schema() -> dict[str, Any]:

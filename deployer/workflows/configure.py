@@ -1,31 +1,28 @@
 """Configure: Ansible runs each playbook on the machines, in order, each a step of its own."""
 
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from deployer.ansible.inventory import InventoryEnvironment, write_inventory, write_private
 from deployer.ansible.playbook import PlaybookRun, kept_connections, run_playbook
 from deployer.bundled import bundled
-from deployer.config.model import Spec, is_path, located
+from deployer.config.model import Spec, is_path
 from deployer.environment import Configured, Configuring, Environment, FinishedStep
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import utc_now
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.workflows.hosts import private_key
-from deployer.workflows.run import Run
-
-
-def steps(spec: Spec) -> tuple[str, ...]:
-    return ("render_inventory", *spec.playbook_steps)
+from deployer.workflows.run import Run, Step
 
 
 def configure(run: Run[Configuring], spec: Spec) -> Configured:
     """From `provisioned` or later to `configured`. Raises what the failed step raised, once that is saved."""
-    session, folder, directory = run.session, run.session.folder, Path(run.environment.directory)
+    session, folder = run.session, run.session.folder
     inventory, variables = folder.ansible / "inventory" / "hosts.json", folder.ansible / "variables.json"
     workspace = folder.ansible / "run"
     vault = spec.configure.vault_password_file
+    sockets, kept = list[Path](), ExitStack()
 
     def render_inventory() -> None:
         private_directory(inventory.parent)
@@ -33,10 +30,11 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         private_directory(workspace)
         write_inventory(inventory, inventory_environment(run.environment, spec, folder))
         write_private(variables, spec.configure.variables)
+        sockets.append(kept.enter_context(kept_connections(session.environ)))
 
-    def play(step: str, entry: str, sockets: Path) -> str:
+    def play(step: str, entry: str) -> str:
         ours = not is_path(entry)
-        playbook = bundled("playbooks") / f"{entry}.yml" if ours else located(directory, entry)
+        playbook = bundled("playbooks") / f"{entry}.yml" if ours else Path(entry)
         if not playbook.is_file():
             detail = f"looked for {playbook.absolute()}"
             raise StepFailed(f"the playbook {entry} is not there", kind=FailureKind.INPUT, detail=detail)
@@ -46,22 +44,18 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             inventory=inventory,
             variables=variables,
             workspace=workspace,
-            project=None if ours else directory,
-            vault_password_file=located(directory, vault) if vault else None,
+            project=None if ours else Path(run.environment.directory),
+            vault_password_file=Path(vault) if vault else None,
             timeout=spec.timeouts.playbook,
-            sockets=sockets,
+            sockets=sockets[0],
             environ=session.environ,
         )
         register, report = session.held, session.report
         return run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
 
-    def story() -> None:
-        run.step("render_inventory", render_inventory)
-        with kept_connections(session.environ) as sockets:
-            for step, entry in spec.playbook_steps.items():
-                run.step(step, partial(play, step, entry, sockets))
-
-    return run.conclude(story, lambda environment: environment.succeed(utc_now()))
+    playbooks: dict[str, Step] = {step: partial(play, step, entry) for step, entry in spec.playbook_steps.items()}
+    with kept:
+        return run.conclude({"render_inventory": render_inventory, **playbooks}, Configuring.succeed)
 
 
 def steps_to_keep(finished: tuple[FinishedStep, ...]) -> tuple[FinishedStep, ...]:
@@ -75,6 +69,6 @@ def inventory_environment(environment: Environment, spec: Spec, folder: Environm
         name=environment.name,
         hosts=environment.hosts,
         ports={name: tuple(there for _, there in machine.forwards) for name, machine in spec.hosts.items()},
-        ssh_key=private_key(spec, Path(environment.directory), folder),
+        ssh_key=private_key(spec, folder),
         known_hosts=folder.known_hosts,
     )

@@ -1,7 +1,6 @@
 """Destroy: OpenTofu takes everything away, and only when it has said so are our own files cleaned up."""
 
 import shutil
-from pathlib import Path
 
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
@@ -15,8 +14,6 @@ from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
 from deployer.workflows.provision import render
 from deployer.workflows.run import Run
-
-STEPS = ("tofu_destroy", "clean_up")
 
 
 def something_to_destroy(environment: AnyEnvironment, folder: EnvironmentFolder) -> bool:
@@ -36,11 +33,14 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
         run.learn(run.environment.resources_gone(utc_now()))
         return f"{len(gone)} destroyed" if tofu else "OpenTofu was not asked"
 
-    def story() -> None:
-        run.step("tofu_destroy", tofu_destroy)
-        run.step("clean_up", lambda: _clean_up(run.session.folder))
+    def clean_up() -> None:
+        """Removes what only served machines that are gone. The state, the events and the logs stay."""
+        folder = run.session.folder
+        for path in (folder.tofu, folder.ansible, folder.private_key.parent):
+            if path.exists():
+                shutil.rmtree(path)
 
-    return run.conclude(story, lambda environment: environment.succeed(utc_now()))
+    return run.conclude({"tofu_destroy": tofu_destroy, "clean_up": clean_up}, Destroying.succeed)
 
 
 def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ...]:
@@ -51,16 +51,9 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
     except StepFailed:
         # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
         # must not have to mend our copy of it as well.
-        render(run.session, spec, Path(run.environment.directory))
+        render(run.session, spec)
         tofu.init()
     return tofu.destroy()
-
-
-def _clean_up(folder: EnvironmentFolder) -> None:
-    """Removes what only served machines that are gone. The state, the events and the logs stay. Raises OSError."""
-    for path in (folder.tofu, folder.ansible, folder.private_key.parent):
-        if path.exists():
-            shutil.rmtree(path)
 
 
 def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:

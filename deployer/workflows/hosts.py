@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deployer.config.model import Spec, located
+from deployer.config.model import Spec
 from deployer.environment import Environment, Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
@@ -46,9 +46,9 @@ def _broken(problem: str) -> StepFailed:
     return StepFailed(problem, kind=FailureKind.INPUT, detail=_CONTRACT)
 
 
-def private_key(spec: Spec, directory: Path, folder: EnvironmentFolder) -> Path:
+def private_key(spec: Spec, folder: EnvironmentFolder) -> Path:
     """Where the private key is: the user's own, or one made for the environment."""
-    return located(directory, spec.ssh.private_key) if spec.ssh.private_key else folder.private_key
+    return Path(spec.ssh.private_key) if spec.ssh.private_key else folder.private_key
 
 
 def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, str], interrupts: Interrupts) -> str:
@@ -73,7 +73,7 @@ def targets(
     environment: Environment, spec: Spec, folder: EnvironmentFolder, environ: Mapping[str, str]
 ) -> tuple[Target, ...]:
     """The environment's hosts as `remote` wants them."""
-    key = private_key(spec, Path(environment.directory), folder)
+    key = private_key(spec, folder)
     return tuple(
         Target(
             name=name,

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from deployer.bundled import bundled
-from deployer.config.model import Machine, Spec, located
+from deployer.config.model import Machine, Spec
 from deployer.environment import FinishedStep, Provisioned, Provisioning
 from deployer.errors import Interrupted, StepFailed
 from deployer.events import utc_now
@@ -19,22 +19,17 @@ from deployer.tofu.state import look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
 from deployer.workflows.hosts import forget_replaced, private_key, public_key, read_hosts, targets
-from deployer.workflows.run import Run, Session
-
-STEPS = (
-    "render_tofu", "tofu_init", "tofu_validate", "tofu_plan", "tofu_apply", "read_outputs", "wait_ssh",
-    "wait_cloud_init",
-)  # fmt: skip
+from deployer.workflows.run import Run, Session, Step
 
 
 def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
     """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved."""
-    session, folder, directory = run.session, run.session.folder, Path(run.environment.directory)
+    session, folder = run.session, run.session.folder
     plan_file = folder.tofu / "deployer.tfplan"
     replaced: set[str] = set()  # hosts, by name
 
     def render_tofu() -> None:
-        render(session, spec, directory)
+        render(session, spec)
 
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
@@ -73,42 +68,42 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         )
         return ", ".join(f"{name} {outcome.outcome}" for name, outcome in found.items())
 
-    def story() -> None:
-        run.step("render_tofu", render_tofu)
-        run.step("tofu_init", tofu.init)
-        run.step("tofu_validate", tofu.validate)
-        run.step("tofu_plan", plan)
-        run.step("tofu_apply", apply)
-        run.step("read_outputs", read_outputs)
-        run.step("wait_ssh", ssh)
-        run.step("wait_cloud_init", cloud_init)
-
-    return run.conclude(story, lambda environment: environment.succeed(utc_now()))
+    steps: dict[str, Step] = {
+        "render_tofu": render_tofu,
+        "tofu_init": tofu.init,
+        "tofu_validate": tofu.validate,
+        "tofu_plan": plan,
+        "tofu_apply": apply,
+        "read_outputs": read_outputs,
+        "wait_ssh": ssh,
+        "wait_cloud_init": cloud_init,
+    }
+    return run.conclude(steps, Provisioning.succeed)
 
 
 def steps_to_keep(
-    finished: tuple[FinishedStep, ...], spec: Spec, directory: Path, folder: EnvironmentFolder
+    finished: tuple[FinishedStep, ...], spec: Spec, folder: EnvironmentFolder
 ) -> tuple[FinishedStep, ...]:
     """The finished steps a new run need not repeat: all where OpenTofu has done its part, otherwise none. What failed
     may have been mended in the module, and an apply that was cut short makes the saved plan stale."""
-    source = module_of(spec, directory)
+    source = module_of(spec)
     made = any(step.name == "read_outputs" for step in finished)
     return () if not made or (source.is_dir() and module_differs(source, folder.tofu)) else finished
 
 
-def module_of(spec: Spec, directory: Path) -> Path:
+def module_of(spec: Spec) -> Path:
     """The folder with the provider's files."""
-    return bundled("tofu") / spec.provider.name if spec.provider.name else located(directory, str(spec.provider.path))
+    return bundled("tofu") / spec.provider.name if spec.provider.name else Path(spec.provider.title)
 
 
-def render(session: Session, spec: Spec, directory: Path) -> bool:
+def render(session: Session, spec: Spec) -> bool:
     """Writes the environment's root module: the provider's files and the input variables (docs/providers.md). Returns
     whether the files are others than before."""
     folder = session.folder
     private_directory(folder.tofu)
     private_directory(folder.known_hosts.parent)
-    another = copy_module(module_of(spec, directory), folder.tofu)
-    key = private_key(spec, directory, folder)
+    another = copy_module(module_of(spec), folder.tofu)
+    key = private_key(spec, folder)
     public = public_key(key, folder, environ=session.environ, interrupts=session.interrupts)
     user_data = "" if spec.cloud_init is False else cloud_config(spec.ssh.user, public, spec.cloud_init)
     values = {
@@ -122,11 +117,11 @@ def render(session: Session, spec: Spec, directory: Path) -> bool:
     return another
 
 
-def preview(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> Plan:
+def preview(session: Session, spec: Spec, tofu: Tofu) -> Plan:
     """What an apply would do now. Changes nothing but the files in the tofu folder."""
     try:
         # Rendered each time: the user's own module may have changed, and so may what an earlier question left.
-        if render(session, spec, directory) or not (tofu.folder / ".terraform").exists():
+        if render(session, spec) or not (tofu.folder / ".terraform").exists():
             tofu.init()
             tofu.validate()
         return tofu.plan()
@@ -137,10 +132,10 @@ def preview(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> Plan:
         raise storage_failed("cannot write", tofu.folder, error) from error
 
 
-def put_back(session: Session, spec: Spec, directory: Path, tofu: Tofu) -> None:
+def put_back(session: Session, spec: Spec, tofu: Tofu) -> None:
     """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
     undone. Raises DeployerError, OSError."""
-    if render(session, spec, directory):
+    if render(session, spec):
         tofu.init()
 
 

@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from deployer import events
@@ -23,6 +24,7 @@ from deployer.workflows.advice import next_commands, what_exists, write_recovery
 
 P = TypeVar("P", Provisioning, Configuring, Destroying)
 F = TypeVar("F", bound=AnyEnvironment)
+Step = Callable[[], str | None]  # does its part, and says in a few words what came of it
 
 log = logging.getLogger("deployer")
 
@@ -58,22 +60,17 @@ class Session:
 class Run(Generic[P]):
     """A command in progress. `environment` is what is saved at this instant, or is about to be at the very start."""
 
-    def __init__(self, session: Session, before: AnyEnvironment, environment: P, steps: tuple[str, ...]) -> None:
+    def __init__(self, session: Session, before: AnyEnvironment, environment: P) -> None:
         self.session = session
         self.environment: P = environment
-        self.steps = steps
+        self.steps: tuple[str, ...] = ()
         self._command = environment.progress.command
         self._log = str(session.journal.log)
         self._saved = before
         self._started = self._step_started = time.monotonic()
 
-    def step(self, name: str, action: Callable[[], str | None]) -> None:
-        """Does a step, unless an earlier run has finished it: saved before it starts and after it ends.
-
-        `action` returns a few words on what came of it. Raises what `action` raises; Interrupted between two steps.
-        """
-        if name in self.environment.progress.finished_names:
-            return
+    def _step(self, name: str, action: Step) -> None:
+        """Does a step: saved before it starts and after it ends. Interrupted between two steps."""
         self.session.interrupts.check(f"before {name}")
         self._step_started = time.monotonic()
         self.learn(self.environment.begin(name, utc_now()))
@@ -90,15 +87,18 @@ class Run(Generic[P]):
             self.environment = environment
         self.session.tell(environment, before)
 
-    def conclude(self, story: Callable[[], None], succeed: Callable[[P], F]) -> F:
-        """Runs the story from its first save to its end: saves how it ended, and raises what went wrong with all a
+    def conclude(self, steps: Mapping[str, Step], succeed: Callable[[P, datetime], F]) -> F:
+        """Does the steps that no earlier run has finished, saves how it ended, and raises what went wrong with all a
         person needs to know. Where even the first save fails, nothing has been done."""
+        self.steps = tuple(steps)
         try:
             self.learn(self.environment)
-            steps, pid = self._left(), os.getpid()
-            self.session.report(events.RunStarted(command=self._command, pid=pid, log=self._log, steps=steps))
-            story()
-            final = succeed(self.environment)
+            left, pid = self._left(), os.getpid()
+            self.session.report(events.RunStarted(command=self._command, pid=pid, log=self._log, steps=left))
+            for name, action in steps.items():
+                if name not in self.environment.progress.finished_names:
+                    self._step(name, action)
+            final = succeed(self.environment, utc_now())
             self.learn(final)
         except Interrupted as error:
             self._explain_interrupt(error)

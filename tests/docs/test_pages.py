@@ -20,7 +20,7 @@ from deployer.environment import STATES
 from deployer.errors import DeployerError
 from deployer.events import Event
 from deployer.storage.folder import EnvironmentFolder
-from deployer.workflows import destroy, provision
+from tests import steps
 from tests.docs.pages import CHECKOUT, Block, Page, all_pages, read_page
 
 PAGES = [read_page(path) for path in all_pages()]
@@ -159,10 +159,10 @@ def all_classes() -> list[type[Any]]:
 
 def test_steps() -> None:
     text = page("README.md").text
-    steps = words(text[text.index("The steps of `provision`") :].split("\n\n")[0])
-    assert steps >= {*provision.STEPS, *destroy.STEPS, "render_inventory", "playbook:NAME"}
+    told = words(text[text.index("The steps of `provision`") :].split("\n\n")[0])
+    assert told >= {*steps.PROVISION, *steps.DESTROY, "render_inventory", "playbook:NAME"}
     sections = page("docs/recovery.md").anchors
-    for step in provision.STEPS[provision.STEPS.index("tofu_apply") :]:
+    for step in steps.PROVISION[steps.PROVISION.index("tofu_apply") :]:
         assert f"provision_failed-at-{step}" in sections, f"recovery.md does not say what to do after {step}"
 
 

@@ -14,24 +14,13 @@ from deployer import Deployer
 from deployer.app.deployer import Changes
 from deployer.errors import Declined, InvalidSpec, StepFailed, WrongState
 from deployer.events import Event, Output, StepFinished, StepStarted, Transition
+from tests import steps
 from tests.e2e.project import NAME, Project
 from tests.machines import FleetHost
 
 pytestmark = pytest.mark.container
 
-STEPS = [
-    *(
-        "render_tofu",
-        "tofu_init",
-        "tofu_validate",
-        "tofu_plan",
-        "tofu_apply",
-        "read_outputs",
-        "wait_ssh",
-        "wait_cloud_init",
-    ),
-    *("render_inventory", "playbook:one", "playbook:two", "tofu_destroy", "clean_up"),
-]
+STEPS = [*steps.PROVISION, "render_inventory", "playbook:one", "playbook:two", *steps.DESTROY]
 IN_PROGRESS = {"provisioning", "configuring", "destroying"}
 
 

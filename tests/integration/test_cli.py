@@ -112,7 +112,7 @@ def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project:
 
 
 BAD_INPUT: list[tuple[list[str], int, str]] = [
-    (["statsu"], 2, "no such command 'statsu'; did you mean status?"),
+    (["statsu"], 2, "no such command 'statsu'. Did you mean 'status'?"),
     (["status"], 2, "missing argument 'NAME'"),
     (["status", "demo", "--bogus"], 2, "no such option"),
     (["--output", "xml", "list"], 2, "'xml' is not one of"),

@@ -281,8 +281,11 @@ def test_paths_start_from_the_folder_of_the_file_and_know_the_home(
     (home / "key").touch()
     (bundled.parent / "site.yml").touch()
     monkeypatch.setenv("HOME", str(home))
-    loaded = load(bundled, MINIMAL + "ssh: {private_key: ~/key}\nconfigure: {playbooks: [./site.yml]}\n")
-    assert loaded.spec.ssh.private_key == "~/key"
+    loaded = load(bundled, MINIMAL + "ssh: {private_key: ~/key}\nconfigure: {playbooks: [base, ./site.yml]}\n")
+    assert loaded.spec.ssh.private_key == str(home / "key")
+    assert loaded.spec.configure.playbooks == ("base", str(bundled.parent / "site.yml"))
+    # What is saved says so by itself, wherever it is read.
+    assert Spec.model_validate_json(json.dumps(loaded.data)) == loaded.spec
 
 
 OLD = {

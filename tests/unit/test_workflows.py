@@ -15,7 +15,7 @@ from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.stream import Change
 from deployer.workflows import configure, provision
 from deployer.workflows.hosts import forget_replaced, read_hosts, targets
-from deployer.workflows.provision import STEPS
+from tests.steps import PROVISION
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -138,20 +138,20 @@ def test_which_machines_are_new(done: list[tuple[str, str]], made: set[str]) -> 
 # -- what is to be repeated -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failed", STEPS)
+@pytest.mark.parametrize("failed", PROVISION)
 def test_going_on_with_provision(tmp_path: Path, failed: str) -> None:
     (tmp_path / "infra").mkdir()
-    finished = steps(*STEPS[: STEPS.index(failed)])
-    mine = spec(provider={"path": "infra"})
+    finished = steps(*PROVISION[: PROVISION.index(failed)])
+    mine = spec(provider={"path": str(tmp_path / "infra")})
     folder = EnvironmentFolder(tmp_path / "environment")
     waits = failed in ("wait_ssh", "wait_cloud_init")
-    assert provision.steps_to_keep(finished, mine, tmp_path, folder) == (finished if waits else ())
+    assert provision.steps_to_keep(finished, mine, folder) == (finished if waits else ())
     # A module that has been mended since is made anew.
     (tmp_path / "infra" / "main.tf").write_text("# mended\n")
-    assert provision.steps_to_keep(finished, mine, tmp_path, folder) == ()
+    assert provision.steps_to_keep(finished, mine, folder) == ()
     # One that has gone is no reason to make anything.
-    gone = spec(provider={"path": "gone"})
-    assert provision.steps_to_keep(finished, gone, tmp_path, folder) == (finished if waits else ())
+    gone = spec(provider={"path": str(tmp_path / "gone")})
+    assert provision.steps_to_keep(finished, gone, folder) == (finished if waits else ())
 
 
 def test_going_on_with_configure() -> None:
@@ -159,6 +159,7 @@ def test_going_on_with_configure() -> None:
     assert [step.name for step in configure.steps_to_keep(finished)] == ["playbook:base", "playbook:web"]
 
 
-def test_the_steps_of_configure() -> None:
-    mine = spec(configure={"playbooks": ["base", "web", "./web.yml"]})
-    assert configure.steps(mine) == ("render_inventory", "playbook:base", "playbook:web", "playbook:web-again")
+def test_the_playbooks_as_steps() -> None:
+    mine = spec(configure={"playbooks": ["base", "web", "/elsewhere/web.yml"]})
+    entries = {"playbook:base": "base", "playbook:web": "web", "playbook:web-again": "/elsewhere/web.yml"}
+    assert mine.playbook_steps == entries
