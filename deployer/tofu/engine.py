@@ -120,7 +120,7 @@ class Tofu:
 
     def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder(self.report)
-        if holder := locked_by(self.folder):
+        if "-lock=false" not in argv and (holder := locked_by(self.folder)):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it")
         outcome = self._run(argv, limit, decoder.line)
         fine = (0, 2) if argv[1] == "plan" else (0,)  # 2: it would change something; of apply, a crash

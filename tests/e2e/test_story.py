@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.project import NAME, PROGRAM, Project, plain, watched
+from tests.steps import DESTROY, PROVISION
 
 pytestmark = pytest.mark.container
 
-PROVISION = [
-    "render_tofu",
-    "tofu_init",
-    "tofu_validate",
-    "tofu_plan",
-    "tofu_apply",
-    "read_outputs",
-    "wait_ssh",
-    "wait_cloud_init",
-]
 CONFIGURE = ["render_inventory", "playbook:web", "playbook:site"]
-DESTROY = ["tofu_destroy", "clean_up"]
 
 
-def assert_steps_seen(texts: list[str], steps: list[str], *, quick: set[str]) -> None:
+def assert_steps_seen(texts: list[str], steps: Sequence[str], *, quick: set[str]) -> None:
     """All steps were in the state file, in order. `quick` ones last milliseconds: an onlooker may miss those."""
     found = [step for text in texts if (step := json.loads(text).get("progress", {}).get("step"))]
     seen = list(dict.fromkeys(found))

@@ -322,6 +322,12 @@ def test_a_hand_typed_command_is_waited_for_by_name(bench: Bench, held: subproce
     assert look(bench.folder).condition == "whole"
 
 
+def test_a_question_does_not_wait_for_a_hand_typed_command(bench: Bench, held: subprocess.Popen[str]) -> None:
+    bench.tofu().plan()
+    assert held.poll() is None
+    assert bench.warnings == []
+
+
 def test_a_hand_typed_command_that_does_not_end(bench: Bench, held: subprocess.Popen[str]) -> None:
     with pytest.raises(StepFailed, match=r"tofu destroy took longer than 1 s") as caught:
         bench.tofu(limit=1).destroy()
