@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -143,11 +145,21 @@ def test_check_names_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
             helper(tmp_path / "cache", "check", "--json", PATH=str(tmp_path), DEPLOYER_IMAGE_MIRROR=NOWHERE)
         )
     }
-    assert set(found) == {"qemu-system", "qemu-img", "image", "acceleration", "disk space"}
+    assert set(found) == {"qemu-system", "qemu-img", "image", "acceleration", "disk space", "ports"}
     assert not found["qemu-system"]["ok"]
     assert "apt install qemu-system-" in found["qemu-system"]["fix"]
     assert not found["image"]["ok"]
     assert found["disk space"]["ok"]
+
+
+def test_check_tells_who_has_the_port_that_the_example_asks_for(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody else may have it already
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
+        told = helper(tmp_path / "cache", "check", DEPLOYER_IMAGE_MIRROR=NOWHERE)
+    assert "ok  ports: free ones can be had; but 8080, which the example asks for, is taken by " in told
 
 
 def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:

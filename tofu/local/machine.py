@@ -29,6 +29,7 @@ from host import ProviderError
 
 MACHINES = Path(__file__).resolve().parent / "machines"
 PORT_ATTEMPTS = 5
+EXAMPLE_PORT = 8080  # of the file that `deployer init` writes
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def check() -> list[dict[str, Any]]:
         _checked("image", _image_outlook),
         _checked("acceleration", lambda: host.acceleration().reason),
         _checked("disk space", _space_outlook),
+        _checked("ports", _port_outlook),
     ]
 
 
@@ -283,6 +285,15 @@ def _space_outlook() -> str:
     cache = host.cache_directory()
     host.need_space(cache, 1.0 if image.cached_image() else 2.5, "the local provider")
     return f"{shutil.disk_usage(cache).free // host.GIB} GiB free in {cache}"
+
+
+def _port_outlook() -> str:
+    try:
+        host.free_ports(1)
+    except OSError as error:
+        raise ProviderError(f"none can be had on 127.0.0.1: {error}", "ip link set lo up") from error
+    problem = host.port_problem(EXAMPLE_PORT)
+    return "free ones can be had" + (f"; but {EXAMPLE_PORT}, which the example asks for, {problem}" if problem else "")
 
 
 def _asked() -> dict[str, Any]:
