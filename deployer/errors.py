@@ -17,9 +17,10 @@ An error is data (a code, four sentences, an exit code). This module refuses to 
 """
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import StrEnum
-from typing import ClassVar, TypedDict, Unpack
+from typing import ClassVar, dataclass_transform
 
 
 class FailureKind(StrEnum):
@@ -37,115 +38,93 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"  # a defect of deployer itself
 
 
-class Said(TypedDict, total=False):
-    """What an error of any kind may say besides its message (DeployerError tells what each sentence is for)."""
-
-    detail: str
-    remains: str
-    help: str
-
-
+@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(field,))
+@dataclass(eq=False)
 class DeployerError(Exception):
-    """What happened to what (`message`), why (`detail`), what remains true (`remains`), what to type (`help`)."""
+    """What happened to what (`message`), why (`detail`), what remains true (`remains`), what to type (`help`).
+
+    A subclass is a dataclass, too; its class line says its `code`, and its `exit_code` where that is not its base's.
+    """
 
     code: ClassVar[str] = "error"
-    exit_code: int = 1
-    untouched: ClassVar[str] = ""  # what remains true where the raiser says nothing else
-    facts: ClassVar[tuple[str, ...]] = ("code", "message", "detail", "remains", "help", "exit_code")
+    exit_code = 1
 
-    def __init__(self, message: str, *, detail: str = "", remains: str = "", help: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
-        self.remains = remains or self.untouched
-        self.help = help
+    message: str
+    _: KW_ONLY
+    detail: str = ""
+    remains: str = ""
+    help: str = ""
+
+    def __init_subclass__(cls, *, code: str, exit_code: int | None = None) -> None:
+        cls.code, cls.exit_code = code, exit_code or cls.exit_code
+        dataclass(eq=False, kw_only=True)(cls)
 
     def __str__(self) -> str:
         return f"{self.message}: {self.detail}" if self.detail else self.message
 
     def as_dict(self) -> dict[str, object]:
-        """The error as JSON-ready data: its `facts`."""
-        return {name: getattr(self, name) for name in self.facts}
+        """The error as JSON-ready data; what is no part of its `repr` is not told to scripts either."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
+        return {"code": self.code, **facts, "exit_code": self.exit_code}
 
 
-class InvalidInput(DeployerError):
-    code = "invalid_input"
-    exit_code = 2
-    untouched = "Nothing was changed."
+class InvalidInput(DeployerError, code="invalid_input", exit_code=2):
+    remains: str = "Nothing was changed."
 
 
-class InvalidSpec(InvalidInput):
+class InvalidSpec(InvalidInput, code="invalid_spec"):
     """A configuration file that cannot be used; `complaints` has one line for each field, with file and line."""
 
-    code = "invalid_spec"
-    facts = (*DeployerError.facts, "complaints")
+    complaints: list[str]
 
-    def __init__(self, message: str, *, complaints: Sequence[str], remains: str = "", help: str = "") -> None:
-        super().__init__(message, detail="\n".join(complaints), remains=remains, help=help)
-        self.complaints = list(complaints)
+    def __post_init__(self) -> None:
+        self.detail = "\n".join(self.complaints)
 
 
-class UnknownEnvironment(InvalidInput):
-    code = "unknown_environment"
+class UnknownEnvironment(InvalidInput, code="unknown_environment"):
+    """There is no environment of that name in this home."""
 
 
-class Declined(InvalidInput):
-    code = "declined"
+class Declined(InvalidInput, code="declined"):
+    """A question was answered no, or could not be asked."""
 
 
-class WrongState(DeployerError):
-    code = "wrong_state"
-    exit_code = 3
-    untouched = "Nothing was changed."
+class WrongState(DeployerError, code="wrong_state", exit_code=3):
+    remains: str = "Nothing was changed."
 
 
-class Locked(DeployerError):
+class Locked(DeployerError, code="locked", exit_code=4):
     """Somebody else holds the environment; `holder` has the facts of the lock's record, as far as they are known."""
 
-    code = "locked"
-    exit_code = 4
-    untouched = "Nothing was changed by this command."
-    facts = (*DeployerError.facts, "holder")
-
-    def __init__(self, message: str, *, holder: Mapping[str, object] | None = None, **said: Unpack[Said]) -> None:
-        super().__init__(message, **said)
-        self.holder = dict(holder or {})
+    remains: str = "Nothing was changed by this command."
+    holder: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
-class UnreadableState(DeployerError):
-    code = "unreadable_state"
-    exit_code = 5
+class UnreadableState(DeployerError, code="unreadable_state", exit_code=5):
+    """The state file is damaged or of another shape."""
 
 
-class ToolMissing(DeployerError):
-    code = "tool_missing"
-    exit_code = 6
-    untouched = "Nothing was changed."
+class ToolMissing(DeployerError, code="tool_missing", exit_code=6):
+    remains: str = "Nothing was changed."
 
 
-class StorageFailed(DeployerError):
-    code = "storage_failed"
+class StorageFailed(DeployerError, code="storage_failed"):
+    """The home or a file in it cannot be read or written."""
 
 
-class StepFailed(DeployerError):
+class StepFailed(DeployerError, code="step_failed"):
     """A step failed; `kind` and the one-line `detail` are what the failed state keeps."""
 
-    code = "step_failed"
-    facts = (*DeployerError.facts, "kind", "step", "log")
-
-    def __init__(self, message: str, *, kind: FailureKind, excerpt: str = "", **said: Unpack[Said]) -> None:
-        super().__init__(message, **said)
-        self.kind = kind
-        self.excerpt = excerpt  # the end of a log worth showing once; never persisted, and not among the facts
-        self.step = self.log = ""  # the run that fails fills them in
+    kind: FailureKind
+    excerpt: str = field(default="", repr=False)  # the end of a log worth showing once, to a person; never persisted
+    step: str = ""  # the run that fails fills these two in
+    log: str = ""
 
 
-class Interrupted(DeployerError):
+class Interrupted(DeployerError, code="interrupted"):
     """The user or the system asked us to stop. Exit code 128 + signal, as a shell would report it."""
 
-    code = "interrupted"
+    signum: signal.Signals = field(default=signal.SIGINT, repr=False)
 
-    def __init__(self, message: str, *, signum: int = signal.SIGINT, **said: Unpack[Said]) -> None:
-        super().__init__(message, **said)
-        self.signum = signal.Signals(signum)
-        self.exit_code = 128 + signum
+    def __post_init__(self) -> None:
+        self.exit_code = 128 + self.signum

@@ -65,7 +65,7 @@ class MemoryRepository:
         while not slot.lock.acquire(blocking=False):
             interrupts.check(f"waiting for the lock of {name}")
             if time.monotonic() >= end:
-                holder = slot.record.as_dict() if slot.record else None
+                holder = slot.record.as_dict() if slot.record else {}
                 raise Locked(f"environment {name} is in use", holder=holder, detail=str(holder))
             time.sleep(0.01)
         slot.record = own_record(command)

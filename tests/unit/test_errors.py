@@ -99,7 +99,7 @@ def test_a_failed_step_has_kind_step_and_log() -> None:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_interrupted_exits_as_a_shell_would_say(signum: int, code: int) -> None:
+def test_interrupted_exits_as_a_shell_would_say(signum: signal.Signals, code: int) -> None:
     error = Interrupted("x", signum=signum)
     assert error.exit_code == error.as_dict()["exit_code"] == code
     assert error.signum is signal.Signals(signum)
