@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.process import Interrupts
+from deployer.process import Context
 from deployer.tofu.binary import find_engine
 
 # Whoever runs the suite in the background of a script, or with nohup, has it start with these ignored, which children
@@ -34,7 +34,7 @@ def checkout() -> Path:
 @pytest.fixture(scope="session")
 def engine() -> Path:
     """The OpenTofu that deployer would use: DEPLOYER_TOFU, else the one on PATH, else the one in the cache."""
-    return find_engine(os.environ, interrupts=Interrupts()).path
+    return find_engine(Context(os.environ)).path
 
 
 # Terraform is a second engine for the same tests where it is installed, and never in place of the first.

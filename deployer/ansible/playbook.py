@@ -12,14 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.ansible.inventory import write_private
 from deployer.ansible.results import Findings, Record, veil
 from deployer.errors import FailureKind, StepFailed, ToolMissing
-from deployer.events import Notice, Report
-from deployer.process import Interrupts, ProcessIdentity, Register, Request, Stream, capture, end_tree, identity_of
+from deployer.events import Notice
+from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_tree, identity_of
 from deployer.process import run as run_process
 
 # Becomes ansible-playbook, with the same pid: tells it at once (the first event comes a second later), and takes away
@@ -55,7 +55,6 @@ class PlaybookRun:
     vault_password_file: Path | None
     timeout: float
     sockets: Path
-    environ: Mapping[str, str] = field(repr=False)  # may hold secrets
 
 
 @contextmanager
@@ -69,19 +68,19 @@ def kept_connections(environ: Mapping[str, str]) -> Iterator[Path]:
         try:
             yield Path(sockets)
         finally:
-            argv = ("/bin/sh", "-c", _CLOSE)
-            request = Request(argv=argv, doing="close connections", cwd=Path(sockets), env=environ, timeout=10)
-            capture(request, interrupts=Interrupts())  # the user's Ctrl+C is a reason to close, not to leave off
+            # In a context of its own: the user's Ctrl+C is a reason to close, not to leave off.
+            capture(("/bin/sh", "-c", _CLOSE), "close connections", 10, Context(environ), cwd=Path(sockets))
 
 
-def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register, report: Report) -> str:
-    """Runs the playbook to its end, and says what it did. ansible-playbook is on record in `register`, as our child is.
+def run_playbook(run: PlaybookRun, context: Context) -> str:
+    """Runs the playbook to its end, and says what it did. ansible-playbook is on record, as our child is.
 
     Raises StepFailed (PLAYBOOK, UNREACHABLE, INPUT, TIMEOUT, TOOL), whose detail names host, task and message in one
     line; Interrupted when asked to stop; ToolMissing without ansible-playbook; OSError when the disk says no.
     """
     scratch = Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
-    request = _request(run, scratch)
+    interrupts, report, register = context.interrupts, context.report, context.register
+    request = _request(run, scratch, context.environ)
     hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
     findings = Findings(run.step, veil=hidden, report=report)
     processes: list[ProcessIdentity] = []
@@ -93,7 +92,8 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
             findings.add(record)
         elif process := identity_of(int(announced[1])):
             processes.append(process)
-            register.child_started(process, f"ansible-playbook for {run.step}")
+            if register:
+                register.child_started(process, f"ansible-playbook for {run.step}")
 
     def stopping(level: int, seconds: float) -> None:
         how = ("", " at once", " by force")[level - 1]
@@ -105,7 +105,8 @@ def run_playbook(run: PlaybookRun, *, interrupts: Interrupts, register: Register
     finally:
         for process in processes:
             end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
-            register.child_ended(process)
+            if register:
+                register.child_ended(process)
         shutil.rmtree(scratch / "tmp", ignore_errors=True)  # where Ansible was killed, it left files there
     if did := findings.success:
         return did  # even where a stop was asked for: what is done is done, and the workflow asks again
@@ -128,10 +129,10 @@ def ansible_playbook(environ: Mapping[str, str]) -> str:
     return program
 
 
-def _request(run: PlaybookRun, scratch: Path) -> Request:
+def _request(run: PlaybookRun, scratch: Path, environ: Mapping[str, str]) -> Request:
     if run.project is None:
         (scratch / "ansible.cfg").touch(mode=0o600)  # so that none of the user's applies to what is ours
-    ansible = [ansible_playbook(run.environ), "-i", str(run.inventory), "-e", f"@{run.variables}", str(run.playbook)]
+    ansible = [ansible_playbook(environ), "-i", str(run.inventory), "-e", f"@{run.variables}", str(run.playbook)]
     if run.vault_password_file:
         ansible += ["--vault-password-file", str(run.vault_password_file)]
     runner = _RUNNER | {
@@ -145,7 +146,7 @@ def _request(run: PlaybookRun, scratch: Path) -> Request:
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = playbook_environment(run.environ, project=run.project, scratch=scratch, sockets=run.sockets)
+    env = playbook_environment(environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
     return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)
 

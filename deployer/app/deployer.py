@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
 from deployer.errors import Declined, DeployerError, InvalidInput, UnreadableState, WrongState
 from deployer.events import Notice, Report, ignore, utc_now
-from deployer.process import Interrupts
+from deployer.process import Context, Interrupts
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
@@ -63,10 +63,8 @@ class Deployer:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._cwd = cwd or Path.cwd()
-        self._environ = dict(os.environ if environ is None else environ)
-        self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._environ)
-        self._report = report
-        self._interrupts = interrupts or Interrupts()
+        self._context = Context(dict(os.environ if environ is None else environ), interrupts or Interrupts(), report)
+        self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._context.environ)
         self._lock_timeout = lock_timeout
         self._repository = FileRepository(self.home)
 
@@ -122,14 +120,14 @@ class Deployer:
         with self._session(name, "destroy") as session:
             before, spec, folder = self._load(name)
             if isinstance(before, Destroyed):
-                self._report(Notice(message=f"environment {name} is destroyed already", environment=name))
+                self._context.report(Notice(message=f"environment {name} is destroyed already", environment=name))
                 return before
             if not abandon:
                 # Said before anything changes: from here the way out may be to provision, which `destroying` bars.
                 see_all_is_known(folder, before)
             run = Run(session, before, before.start_destroy(session.run_id, utc_now()))
             needed = not abandon and destroy.something_to_destroy(before, folder)
-            tofu = self._tofu(folder, spec, session) if needed else None
+            tofu = self._tofu(folder, spec, session.context) if needed else None
             return destroy.destroy(run, tofu, spec)
 
     def plan(self, name: str) -> Plan:
@@ -141,7 +139,7 @@ class Deployer:
             if isinstance(before, (Destroyed, states.Destroying)):
                 raise _wrong(before, "plan", "its destruction has begun", f"deployer show {name}")
             spec = self._spec(before)
-            return preview(session, spec, self._tofu(session.folder, spec, session))
+            return preview(session, spec, self._tofu(session.folder, spec, session.context))
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -165,8 +163,9 @@ class Deployer:
             from deployer.app.reality import compare
             from deployer.workflows.hosts import targets
 
-            hosts = targets(environment, spec, folder, self._environ)
-            reality = compare(environment, self._tofu(folder, spec), hosts, self._interrupts)
+            context = replace(self._context, report=ignore)
+            tofu = self._tofu(folder, spec, context)
+            reality = compare(environment, tofu, targets(environment, spec, folder), context)
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
@@ -193,7 +192,7 @@ class Deployer:
                 detail=f"its hosts are {', '.join(environment.hosts)}",
                 help=f"deployer ssh {name} {next(iter(environment.hosts))}",
             )
-        (target,) = (target for target in targets(environment, spec, folder, self._environ) if target.name == chosen)
+        (target,) = (target for target in targets(environment, spec, folder) if target.name == chosen)
         return ssh_argv(target, *command, interactive=not command)
 
     def init(self, directory: Path) -> Path:
@@ -220,7 +219,7 @@ class Deployer:
         """Every tool and circumstance, each with what to type where it is missing."""
         from deployer.app.doctor import examine
 
-        return examine(self._environ, self._interrupts, self._report, install=install)
+        return examine(self._context, install=install)
 
     def _provision(
         self, session: Session, before: AnyEnvironment, wanted: LoadedSpec, from_start: bool, confirm: Confirm | None
@@ -236,7 +235,7 @@ class Deployer:
         if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
             why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
             raise _wrong(before, "a change of provider", why, f"deployer destroy {before.name}    # and then up")
-        tofu = self._tofu(session.folder, spec, session)
+        tofu = self._tofu(session.folder, spec, session.context)
         settled = isinstance(before, states.Configurable)
         if settled or remakes:
             try:
@@ -270,7 +269,7 @@ class Deployer:
 
     def _tell_unchanged(self, environment: AnyEnvironment) -> None:
         message = f"nothing to do: environment {environment.name} is as its file and OpenTofu say"
-        self._report(Notice(message=message, environment=environment.name))
+        self._context.report(Notice(message=message, environment=environment.name))
 
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""
@@ -281,26 +280,24 @@ class Deployer:
 
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
-        interrupts = self._interrupts
+        interrupts = self._context.interrupts
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
-            journal = Journal(held.folder, run_id, self._report)
-            yield Session(held, held.folder, run_id, journal, interrupts, self._environ)
+            journal = Journal(held.folder, run_id, self._context.report)
+            context = replace(self._context, report=journal, register=held)
+            yield Session(held, held.folder, run_id, journal.log, context)
 
     def _saved(self, environment: AnyEnvironment) -> LoadedSpec:
         return LoadedSpec(self._spec(environment), environment.spec, Path(environment.directory))
 
-    def _tofu(self, folder: EnvironmentFolder, spec: Spec, session: Session | None = None) -> Tofu:
+    def _tofu(self, folder: EnvironmentFolder, spec: Spec, context: Context) -> Tofu:
         from deployer.tofu.binary import cache_directory, find_engine
         from deployer.tofu.engine import Tofu, tofu_environment
 
-        engine = find_engine(self._environ, interrupts=self._interrupts)
-        plugins = private_directory(cache_directory(self._environ) / "plugins")
-        env, limits, interrupts = tofu_environment(self._environ, plugins), spec.timeouts, self._interrupts
-        report, held = (session.report, session.held) if session else (ignore, None)
-        return Tofu(
-            engine.path, folder.tofu, env=env, limits=limits, interrupts=interrupts, report=report, register=held
-        )
+        engine = find_engine(context)
+        plugins = private_directory(cache_directory(context.environ) / "plugins")
+        environ = tofu_environment(context.environ, plugins)
+        return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ))
 
     def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:
         environment = self._repository.load(name)

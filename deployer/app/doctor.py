@@ -5,13 +5,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from deployer.ansible.playbook import ansible_playbook
 from deployer.bundled import bundled
 from deployer.errors import DeployerError
-from deployer.events import Notice, Report
-from deployer.process import Interrupts, Request, capture
+from deployer.events import Notice
+from deployer.process import Context, capture
 from deployer.tofu.binary import find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
@@ -27,22 +26,22 @@ class Check:
     fix: str = ""
 
 
-def examine(environ: Mapping[str, str], interrupts: Interrupts, report: Report, *, install: bool) -> tuple[Check, ...]:
+def examine(context: Context, *, install: bool) -> tuple[Check, ...]:
     """All checks. With `install`, OpenTofu is brought into the user's cache first where it is missing."""
     if install:
         from deployer.tofu.install import usable_tofu
 
-        usable_tofu(environ, lambda line: report(Notice(message=line)))
+        usable_tofu(context.environ, lambda line: context.report(Notice(message=line)))
 
     def tofu() -> str:
-        engine = find_engine(environ, interrupts=interrupts)
+        engine = find_engine(context)
         return f"{engine.version} at {engine.path}"
 
     return (
         _check("tofu", tofu),
-        _check("ansible-playbook", lambda: ansible_playbook(environ)),
-        *(_ssh(name, environ) for name in ("ssh", "ssh-keygen")),
-        *_local_provider(environ, interrupts),
+        _check("ansible-playbook", lambda: ansible_playbook(context.environ)),
+        *(_ssh(name, context.environ) for name in ("ssh", "ssh-keygen")),
+        *_local_provider(context),
     )
 
 
@@ -58,12 +57,11 @@ def _check(name: str, look: Callable[[], str]) -> Check:
         return Check(name=name, ok=False, detail=str(error), fix=error.help)
 
 
-def _local_provider(environ: Mapping[str, str], interrupts: Interrupts) -> Iterator[Check]:
+def _local_provider(context: Context) -> Iterator[Check]:
     """The local provider knows best what it needs: its helper answers in JSON."""
     helper = bundled("tofu") / "local" / "machine.py"
-    argv, doing = (sys.executable, "-B", str(helper), "check", "--json"), "local provider check"
-    request = Request(argv=argv, doing=doing, cwd=Path("/"), env=environ, timeout=_PROVIDER_CHECK)
-    outcome, text = capture(request, interrupts=interrupts)
+    argv = (sys.executable, "-B", str(helper), "check", "--json")
+    outcome, text = capture(argv, "local provider check", _PROVIDER_CHECK, context)
     try:
         for item in json.loads(text):
             detail, fix = str(item["detail"]), str(item.get("fix") or "")

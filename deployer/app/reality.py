@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 from deployer.environment import AnyEnvironment, Resources
 from deployer.errors import DeployerError
-from deployer.process import Interrupts
+from deployer.process import Context
 from deployer.remote.ssh import Target, who_answers
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 
 
-def compare(
-    environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], interrupts: Interrupts
-) -> tuple[str, ...]:
+def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], context: Context) -> tuple[str, ...]:
     """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
     lines: list[str] = []
     state = look(tofu.folder)
@@ -27,7 +25,7 @@ def compare(
         lines += _planned(tofu)
     for target in targets:
         name, where = target.name, f"at {target.address} port {target.port}"
-        who, why = who_answers(target, interrupts=interrupts)
+        who, why = who_answers(target, context)
         if who == "ours":
             lines.append(f"same: {name} answers {where}")
         elif who == "another":

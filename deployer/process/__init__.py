@@ -2,9 +2,9 @@
 
 from deployer.process.identity import ProcessIdentity, end_tree, identity_of, is_alive, own_identity
 from deployer.process.interrupts import Deadline, Interrupts
-from deployer.process.run import Outcome, Register, Request, Stream, capture, run
+from deployer.process.run import Context, Outcome, Register, Request, Stream, capture, run
 
 __all__ = [
-    "Deadline", "Interrupts", "Outcome", "ProcessIdentity", "Register", "Request", "Stream", "capture",
+    "Context", "Deadline", "Interrupts", "Outcome", "ProcessIdentity", "Register", "Request", "Stream", "capture",
     "end_tree", "identity_of", "is_alive", "own_identity", "run",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from deployer.errors import ToolMissing
-from deployer.events import printable
+from deployer.events import Report, ignore, printable
 from deployer.process.identity import ProcessIdentity, identity_of
 from deployer.process.interrupts import Deadline, Interrupts
 
@@ -35,6 +35,17 @@ class Register(Protocol):
 
     def child_started(self, child: ProcessIdentity, doing: str) -> None: ...
     def child_ended(self, child: ProcessIdentity) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all work is done with: the environment for its children, the user's wish to stop, whom to tell what happens,
+    and where children are on record."""
+
+    environ: Mapping[str, str] = field(repr=False)  # may hold secrets
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    report: Report = ignore
+    register: Register | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,15 +156,20 @@ def run(
     )
 
 
-def capture(request: Request, *, interrupts: Interrupts) -> tuple[Outcome, str]:
+def capture(
+    argv: tuple[str, ...], doing: str, timeout: float, context: Context, *, cwd: Path = Path("/"), **more: str
+) -> tuple[Outcome, str]:
     """Runs a short child and returns its outcome with all it wrote to stdout (at most some megabytes are sensible).
 
-    Raises Interrupted where it was asked to stop: half an answer must not be taken for one.
+    `more` is added to its environment; it is on no record. Raises Interrupted where it was asked to stop: half an
+    answer must not be taken for one.
     """
+    env = {**context.environ, **more}
+    request = Request(argv=argv, doing=doing, cwd=cwd, env=env, timeout=timeout, grace=1.0, kill_after=1.0)
     lines: list[tuple[Stream, str]] = []
-    outcome = run(request, interrupts=interrupts, on_line=lambda stream, line: lines.append((stream, line)))
+    outcome = run(request, interrupts=context.interrupts, on_line=lambda stream, line: lines.append((stream, line)))
     if outcome.interrupted:
-        interrupts.check(request.doing)
+        context.interrupts.check(doing)
     return outcome, "\n".join(line for stream, line in lines if stream == "stdout")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Event, HostProgress, Notice, Report, one_line, printable
-from deployer.process import Deadline, Interrupts
+from deployer.events import Event, HostProgress, Notice, one_line, printable
+from deployer.process import Context, Deadline, Interrupts
 from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
 from deployer.remote.ssh import CALL, Target, ask, pin, ssh_argv, who_answers
 
@@ -30,7 +30,7 @@ _HELD_UP: dict[Rung, tuple[FailureKind, str]] = {
 _ENDED = {"error": "failed", "degraded": "ended degraded", "disabled": "is disabled", "absent": "is not installed"}
 
 
-def wait_ssh(targets: Sequence[Target], *, limit: float, interrupts: Interrupts, report: Report) -> None:
+def wait_ssh(targets: Sequence[Target], limit: float, context: Context) -> None:
     """Waits until every target has let us in, side by side, for `limit` seconds at most.
 
     Raises StepFailed: unreachable or authentication where a host did not get further in time, input for a private key
@@ -44,11 +44,11 @@ def wait_ssh(targets: Sequence[Target], *, limit: float, interrupts: Interrupts,
         next(host.outputs("true", "authenticate"))
         host.tell("authenticate", "logged in")
 
-    _side_by_side(targets, work, "waiting for SSH", limit, interrupts, report)
+    _side_by_side(targets, work, "waiting for SSH", limit, context)
 
 
 def wait_cloud_init(
-    targets: Sequence[Target], *, limit: float, strict: bool, required: bool, interrupts: Interrupts, report: Report
+    targets: Sequence[Target], limit: float, context: Context, *, strict: bool, required: bool
 ) -> dict[str, CloudInit]:
     """Waits until cloud-init is over on every target, reboots included, and returns what became of it, by name.
 
@@ -66,16 +66,16 @@ def wait_cloud_init(
                 ends[host.target.name] = end
                 return
 
-    _side_by_side(targets, work, "waiting for cloud-init", limit, interrupts, report)
+    _side_by_side(targets, work, "waiting for cloud-init", limit, context)
     return ends
 
 
 class Host:
-    """A wait for `target`, in a thread of its own; `halt` ends it at once, `say` takes the events."""
+    """A wait for `target`, in a thread of its own."""
 
-    def __init__(self, target: Target, deadline: Deadline, halt: Interrupts, say: Callable[[Event], None]) -> None:
-        self.target, self.say = target, say
-        self._deadline, self._halt = deadline, halt
+    def __init__(self, target: Target, deadline: Deadline, context: Context) -> None:
+        self.target, self.say = target, context.report
+        self._deadline, self._context = deadline, context
         self._rung: Rung | None = None
         self._answer, self._since = "", 0.0
 
@@ -87,7 +87,7 @@ class Host:
         """Runs `command` on the `top` rung again and again, and tells why where it does not get there.
 
         Raises StepFailed when the time is up, and at once (authentication) where the host shows another key than the
-        pinned one; Interrupted on halt.
+        pinned one; Interrupted where asked to stop.
         """
         pause = _PAUSE
         while True:
@@ -101,7 +101,7 @@ class Host:
                 raise self._expired()
             # Newer sshd shut out who fails often: five seconds' penalty each time, enforced from fifteen on.
             pause = min(5.0, pause * 3) if self._rung == "authenticate" else _PAUSE
-            self._halt.sleep(max(0.05, min(pause, self._left)), "waiting")
+            self._context.interrupts.sleep(max(0.05, min(pause, self._left)), "waiting")
 
     def tell(self, rung: Rung, answer: str) -> None:
         """Reports where the host is, if that is new."""
@@ -115,7 +115,7 @@ class Host:
         """The end of cloud-init's log where we were let in, else of the console's."""
         target, log = self.target, ""
         if self._rung == "cloud_init":
-            _, log = ask(target, ssh_argv(target, LOG_COMMAND), CALL / 2, self._halt)
+            _, log = ask(target, ssh_argv(target, LOG_COMMAND), CALL / 2, self._context)
         return excerpt(log or target.last_words())
 
     def _expired(self) -> StepFailed:
@@ -139,7 +139,7 @@ class Host:
         patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
         limit = min(CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
         known = target if pinned else replace(target, known_hosts=learned)
-        outcome, output = ask(target, ssh_argv(known, command, patience=patience), limit, self._halt)
+        outcome, output = ask(target, ssh_argv(known, command, patience=patience), limit, self._context)
         said = next((line for text in reversed(outcome.tail) if (line := one_line(text))), "")
         if outcome.timed_out:
             rung, answer = top, f"no answer within {limit:.0f} s"
@@ -159,7 +159,7 @@ class Host:
         # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
         # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
         # connection broke before that. Otherwise host and connection are fine, and our login was refused.
-        who, why = who_answers(self.target, interrupts=self._halt, learned=learned)
+        who, why = who_answers(self.target, self._context, learned)
         if who == "another":
             name, file = shlex.quote(one_line(self.target.known_as)), shlex.quote(str(self.target.known_hosts))
             raise StepFailed(
@@ -200,23 +200,19 @@ def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None
 
 
 def _side_by_side(
-    targets: Sequence[Target],
-    work: Callable[[Host], None],
-    doing: str,
-    limit: float,
-    interrupts: Interrupts,
-    report: Report,
+    targets: Sequence[Target], work: Callable[[Host], None], doing: str, limit: float, context: Context
 ) -> None:
     """Runs `work` for each target in a thread of its own, and reports from this one what those say.
 
     The first failure ends all the waiting and is raised.
     """
     deadline, halt, said = Deadline(limit), Interrupts(), queue.SimpleQueue[Event]()
+    theirs = replace(context, interrupts=halt, report=said.put)
     failures: list[BaseException] = []
 
     def live(target: Target) -> None:
         try:
-            work(Host(target, deadline, halt, said.put))
+            work(Host(target, deadline, theirs))
         except Interrupted:
             pass  # by `halt`: the waiting thread knows why
         except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread
@@ -228,10 +224,10 @@ def _side_by_side(
         thread.start()
     try:
         while (any(t.is_alive() for t in threads) and not failures) or not said.empty():
-            interrupts.check(doing)
+            context.interrupts.check(doing)
             _ = deadline.left  # moves the clock
             with suppress(queue.Empty):
-                report(said.get(timeout=0.1))
+                context.report(said.get(timeout=0.1))
     finally:
         halt.request()
         end = time.monotonic() + 1.0  # a second for all of them to leave

@@ -3,14 +3,14 @@
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import one_line
-from deployer.process import Interrupts, Outcome, Request, capture
+from deployer.process import Context, Outcome, capture
 
 Answering = Literal["nobody", "unknown", "another", "ours"]
 
@@ -21,8 +21,8 @@ _writing = threading.Lock()  # several hosts of one environment are pinned side 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A host to log in to, and what with. `environ` is what ssh runs in; `last_words` gives the end of the console's
-    log, or nothing where there is none."""
+    """A host to log in to, and what with; `last_words` gives the end of the console's log, or nothing where there is
+    none."""
 
     name: str
     address: str
@@ -30,7 +30,6 @@ class Target:
     user: str
     private_key: Path
     known_hosts: Path
-    environ: Mapping[str, str] = field(repr=False)  # may hold secrets
     last_words: Callable[[], str]
 
     @property
@@ -107,7 +106,7 @@ def _quoted(path: Path) -> str:
     return '"' + text.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def who_answers(target: Target, *, interrupts: Interrupts, learned: Path | None = None) -> tuple[Answering, str]:
+def who_answers(target: Target, context: Context, learned: Path | None = None) -> tuple[Answering, str]:
     """Who answers there, and why it is not the machine whose key is pinned, if it is not. Raises Interrupted.
 
     `learned` is what a first contact has just written: then nobody is asked for a key once more.
@@ -120,18 +119,16 @@ def who_answers(target: Target, *, interrupts: Interrupts, learned: Path | None 
     with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
         if learned is None:
             learned = Path(scratch) / "known_hosts"
-            ask(target, host_key_argv(target, learned), CALL, interrupts)
+            ask(target, host_key_argv(target, learned), CALL, context)
         shown = read_keys(learned, target.known_as)
     if not shown:  # a forwarded port is open while the machine behind it boots
         return "unknown", "the port is open, but nothing more"
     return ("another", "it shows another host key") if pinned and not pinned & shown else ("ours", "")
 
 
-def ask(target: Target, argv: tuple[str, ...], limit: float, interrupts: Interrupts) -> tuple[Outcome, str]:
+def ask(target: Target, argv: tuple[str, ...], limit: float, context: Context) -> tuple[Outcome, str]:
     """Runs a command line of ssh for `limit` seconds at most; what it wrote is the answer. Raises Interrupted."""
-    env, doing = {**target.environ, "LC_ALL": "C"}, f"asking {target.name}"
-    request = Request(argv=argv, doing=doing, cwd=Path("/"), env=env, timeout=limit, grace=1, kill_after=1)
-    return capture(request, interrupts=interrupts)
+    return capture(argv, f"asking {target.name}", limit, context, LC_ALL="C")
 
 
 def known_as(address: str, port: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from deployer.events import Event, Notice, Output, Report, printable
@@ -13,13 +14,15 @@ class Journal:
 
     def __init__(self, folder: EnvironmentFolder, run_id: str, report: Report) -> None:
         self._events = folder.events
+        self._environment, self._run_id = folder.name, run_id
         self.log = folder.logs / f"{run_id}.log"
         self._report = report
         self._refused = False
         private_directory(folder.logs)
 
     def __call__(self, event: Event) -> None:
-        """Writes the event down, then passes it on."""
+        """Writes the event down, with the environment and the run it belongs to, then passes it on."""
+        event = replace(event, environment=self._environment, run_id=self._run_id)
         if not isinstance(event, Output):
             self._append(self._events, json.dumps(event.as_dict()) + "\n")
         self._append(self.log, readable(event) + "\n")

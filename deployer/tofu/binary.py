@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import ToolMissing
-from deployer.process import Interrupts, Request, capture
+from deployer.process import Context, capture
 
 _OLDEST = (1, 6)
 
@@ -27,27 +27,27 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
 
 
-def find_engine(environ: Mapping[str, str], *, interrupts: Interrupts) -> Engine:
+def find_engine(context: Context) -> Engine:
     """DEPLOYER_TOFU, else `tofu` on PATH, else the one that `deployer doctor --install` put into the cache.
 
     Raises ToolMissing where there is none that works, or where it is older than 1.6.
     """
+    environ = context.environ
     named = environ.get("DEPLOYER_TOFU")
     candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
     complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
     for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
         try:
-            return _engine(Path(path).absolute(), environ, interrupts)
+            return _engine(Path(path).absolute(), context)
         except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
             complaint = error
     raise complaint
 
 
-def _engine(path: Path, environ: Mapping[str, str], interrupts: Interrupts) -> Engine:
-    env = {**environ, "CHECKPOINT_DISABLE": "1"}  # Terraform would ask a server of its own for newer versions
-    request = Request(argv=(str(path), "version", "-json"), doing="tofu version", cwd=Path("/"), env=env, timeout=30)
+def _engine(path: Path, context: Context) -> Engine:
     try:
-        _, text = capture(request, interrupts=interrupts)
+        # Terraform would ask a server of its own for newer versions.
+        _, text = capture((str(path), "version", "-json"), "tofu version", 30, context, CHECKPOINT_DISABLE="1")
         version = str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unusable(f"`{path} version -json` says no version") from error

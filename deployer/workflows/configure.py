@@ -30,7 +30,7 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         private_directory(workspace)
         write_inventory(inventory, inventory_environment(run.environment, spec, folder))
         write_private(variables, spec.configure.variables)
-        sockets.append(kept.enter_context(kept_connections(session.environ)))
+        sockets.append(kept.enter_context(kept_connections(session.context.environ)))
 
     def play(step: str, entry: str) -> str:
         ours = not is_path(entry)
@@ -48,10 +48,8 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             vault_password_file=Path(vault) if vault else None,
             timeout=spec.timeouts.playbook,
             sockets=sockets[0],
-            environ=session.environ,
         )
-        register, report = session.held, session.report
-        return run_playbook(playing, interrupts=session.interrupts, register=register, report=report)
+        return run_playbook(playing, session.context)
 
     playbooks: dict[str, Step] = {step: partial(play, step, entry) for step, entry in spec.playbook_steps.items()}
     with kept:

@@ -59,9 +59,8 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
 def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:
     """Raises StepFailed where OpenTofu knew of nothing to take away, and yet a machine on record answers: its state was
     lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
-    session = run.session
-    for target in targets(run.environment, spec, session.folder, session.environ):
-        who, _ = who_answers(target, interrupts=session.interrupts)
+    for target in targets(run.environment, spec, run.session.folder):
+        who, _ = who_answers(target, run.session.context)
         if who in ("unknown", "ours"):
             where = f"{target.address} port {target.port}"
             problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing to destroy"

@@ -11,7 +11,7 @@ from deployer.config.model import Spec
 from deployer.environment import Environment, Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable
-from deployer.process import Interrupts, Request, capture
+from deployer.process import Context, capture
 from deployer.remote.ssh import Target, forget_host_key
 from deployer.storage.folder import EnvironmentFolder
 
@@ -51,13 +51,11 @@ def private_key(spec: Spec, folder: EnvironmentFolder) -> Path:
     return Path(spec.ssh.private_key) if spec.ssh.private_key else folder.private_key
 
 
-def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, str], interrupts: Interrupts) -> str:
+def public_key(key: Path, folder: EnvironmentFolder, context: Context) -> str:
     """The public key of `key`; the environment's own pair is made where missing. Raises StepFailed, ToolMissing."""
 
     def keygen(*arguments: str) -> str:
-        argv = ("ssh-keygen", *arguments, "-f", str(key))
-        request = Request(argv=argv, doing="ssh-keygen", cwd=Path("/"), env=environ, timeout=30)
-        outcome, text = capture(request, interrupts=interrupts)
+        outcome, text = capture(("ssh-keygen", *arguments, "-f", str(key)), "ssh-keygen", 30, context)
         if outcome.returncode != 0:
             said = "".join(outcome.tail[-1:])  # before it there may be a banner
             raise StepFailed(f"the key {key} cannot be used", kind=FailureKind.INPUT, detail=said)
@@ -69,9 +67,7 @@ def public_key(key: Path, folder: EnvironmentFolder, *, environ: Mapping[str, st
     return keygen("-y", "-P", "").strip()
 
 
-def targets(
-    environment: Environment, spec: Spec, folder: EnvironmentFolder, environ: Mapping[str, str]
-) -> tuple[Target, ...]:
+def targets(environment: Environment, spec: Spec, folder: EnvironmentFolder) -> tuple[Target, ...]:
     """The environment's hosts as `remote` wants them."""
     key = private_key(spec, folder)
     return tuple(
@@ -82,7 +78,6 @@ def targets(
             user=host.user,
             private_key=key,
             known_hosts=folder.known_hosts,
-            environ=environ,
             last_words=partial(_console, folder.tofu, host),
         )
         for name, host in environment.hosts.items()

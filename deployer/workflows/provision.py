@@ -52,19 +52,17 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
     def ssh() -> None:
-        hosts, limit = targets(run.environment, spec, folder, session.environ), spec.timeouts.ssh
-        wait_ssh(hosts, limit=limit, interrupts=session.interrupts, report=session.report)
+        wait_ssh(targets(run.environment, spec, folder), spec.timeouts.ssh, session.context)
 
     def cloud_init() -> str:
         if spec.cloud_init is False:
             return "skipped: the file says cloud_init: false"
         found = wait_cloud_init(
-            targets(run.environment, spec, folder, session.environ),
-            limit=spec.timeouts.cloud_init,
+            targets(run.environment, spec, folder),
+            spec.timeouts.cloud_init,
+            session.context,
             strict=spec.cloud_init_strict,
             required=spec.provider.name != "existing",
-            interrupts=session.interrupts,
-            report=session.report,
         )
         return ", ".join(f"{name} {outcome.outcome}" for name, outcome in found.items())
 
@@ -103,8 +101,7 @@ def render(session: Session, spec: Spec) -> bool:
     private_directory(folder.tofu)
     private_directory(folder.known_hosts.parent)
     another = copy_module(module_of(spec), folder.tofu)
-    key = private_key(spec, folder)
-    public = public_key(key, folder, environ=session.environ, interrupts=session.interrupts)
+    public = public_key(private_key(spec, folder), folder, session.context)
     user_data = "" if spec.cloud_init is False else cloud_config(spec.ssh.user, public, spec.cloud_init)
     values = {
         "environment": spec.name,

@@ -8,17 +8,17 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from deployer import events
 from deployer.environment import AnyEnvironment, Configuring, Destroying, Failed, Failure, InProgress, Provisioning
 from deployer.errors import DeployerError, FailureKind, Interrupted, StepFailed, StorageFailed
-from deployer.events import Event, one_line, utc_now
-from deployer.process import Interrupts
+from deployer.events import one_line, utc_now
+from deployer.process import Context
 from deployer.storage.folder import EnvironmentFolder
-from deployer.storage.journal import Journal
 from deployer.storage.repository import HeldEnvironment
 from deployer.workflows.advice import next_commands, what_exists, write_recovery
 
@@ -31,18 +31,13 @@ log = logging.getLogger("deployer")
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with: the held environment, its folder, its journal, and the user's wish to stop."""
+    """What a command works with: the held environment, its folder, the run's readable log, and all that work needs."""
 
     held: HeldEnvironment
     folder: EnvironmentFolder
     run_id: str
-    journal: Journal
-    interrupts: Interrupts
-    environ: Mapping[str, str]
-
-    def report(self, event: Event) -> None:
-        """Tells an event, with the environment and the run it belongs to."""
-        self.journal(replace(event, environment=self.folder.name, run_id=self.run_id))
+    log: Path
+    context: Context
 
     def tell(self, environment: AnyEnvironment, before: AnyEnvironment | None) -> None:
         """A transition or step boundary, once it is saved and so a fact: to the lock's record, the log, the reports."""
@@ -54,7 +49,7 @@ class Session:
         }  # fmt: skip
         said = " ".join(f"{name}={value}" for name, value in fields.items())
         log.info("%s saved: %s", utc_now().isoformat(timespec="milliseconds"), said, extra=fields)
-        self.report(events.Transition(**fields))
+        self.context.report(events.Transition(**fields))
 
 
 class Run(Generic[P]):
@@ -65,19 +60,20 @@ class Run(Generic[P]):
         self.environment: P = environment
         self.steps: tuple[str, ...] = ()
         self._command = environment.progress.command
-        self._log = str(session.journal.log)
+        self._log = str(session.log)
+        self._report = session.context.report
         self._saved = before
         self._started = self._step_started = time.monotonic()
 
     def _step(self, name: str, action: Step) -> None:
         """Does a step: saved before it starts and after it ends. Interrupted between two steps."""
-        self.session.interrupts.check(f"before {name}")
+        self.session.context.interrupts.check(f"before {name}")
         self._step_started = time.monotonic()
         self.learn(self.environment.begin(name, utc_now()))
-        self.session.report(events.StepStarted(step=name, number=self.steps.index(name) + 1, total=len(self.steps)))
+        self._report(events.StepStarted(step=name, number=self.steps.index(name) + 1, total=len(self.steps)))
         note = action() or ""
         self.learn(self.environment.end(utc_now()))
-        self.session.report(events.StepFinished(step=name, seconds=_since(self._step_started), note=note))
+        self._report(events.StepFinished(step=name, seconds=_since(self._step_started), note=note))
 
     def learn(self, environment: AnyEnvironment) -> None:
         """Saves a fact at the moment it is learned, then tells it."""
@@ -94,7 +90,7 @@ class Run(Generic[P]):
         try:
             self.learn(self.environment)
             left, pid = self._left(), os.getpid()
-            self.session.report(events.RunStarted(command=self._command, pid=pid, log=self._log, steps=left))
+            self._report(events.RunStarted(command=self._command, pid=pid, log=self._log, steps=left))
             for name, action in steps.items():
                 if name not in self.environment.progress.finished_names:
                     self._step(name, action)
@@ -135,7 +131,7 @@ class Run(Generic[P]):
         said = str(error)
         cause = one_line(said, 1000)
         event = events.StepFailedEvent(step=step, seconds=seconds, failure=str(kind), cause=cause, log=self._log)
-        self.session.report(event)
+        self._report(event)
         failed: Failed = self.environment.fail(Failure(step=step, kind=kind, cause=cause, at=utc_now(), log=self._log))
         try:
             self.learn(failed)
@@ -169,7 +165,7 @@ class Run(Generic[P]):
     def _finished(self, outcome: str, cause: str = "") -> None:
         state, seconds = self._saved.state, _since(self._started)
         event = events.RunFinished(command=self._command, outcome=outcome, state=state, seconds=seconds)
-        self.session.report(event)
+        self._report(event)
         write_recovery(self.session.folder, self._saved, cause, self._log)
 
 

@@ -21,7 +21,7 @@ from deployer.ansible.playbook import PlaybookRun, kept_connections, run_playboo
 from deployer.environment import Host
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, TaskProgress
-from deployer.process import Interrupts, ProcessIdentity, is_alive
+from deployer.process import Context, Interrupts, ProcessIdentity, is_alive
 from tests.machines.fleet import Fleet, FleetHost
 from tests.machines.keys import KeyPair, make_key_pair
 from tests.watching import command_lines, until
@@ -99,7 +99,6 @@ class Site:
             vault_password_file=None,
             timeout=self.timeout,
             sockets=self.sockets,
-            environ=os.environ,
         )
 
     def playbook(self, tasks: str, head: str = "hosts: all\n  gather_facts: false", name: str = "site") -> PlaybookRun:
@@ -107,8 +106,9 @@ class Site:
         path.write_text(f"- {head}\n  tasks:\n{tasks}")
         return self.request(path)
 
-    def run(self, request: PlaybookRun) -> str:
-        return run_playbook(request, interrupts=self.interrupts, register=self.recorder, report=self.recorder.report)
+    def run(self, request: PlaybookRun, **environ: str) -> str:
+        context = Context({**os.environ, **environ}, self.interrupts, self.recorder.report, self.recorder)
+        return run_playbook(request, context)
 
     def fail(self, request: PlaybookRun) -> StepFailed:
         with pytest.raises(StepFailed) as caught:
@@ -293,7 +293,7 @@ def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
 
 def test_ansible_runs_in_the_environment_it_is_given(site: Site) -> None:
     playbook = site.playbook("    - debug: {msg: \"zone {{ lookup('env', 'TZ') }}\"}\n")
-    site.run(replace(playbook, environ={**os.environ, "TZ": "Pacific/Chatham"}))
+    site.run(playbook, TZ="Pacific/Chatham")
     assert "zone Pacific/Chatham" in site.recorder.output
 
 

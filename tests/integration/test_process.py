@@ -19,6 +19,7 @@ import pytest
 
 from deployer.errors import Interrupted, ToolMissing
 from deployer.process import (
+    Context,
     Deadline,
     Interrupts,
     Outcome,
@@ -211,10 +212,8 @@ def test_a_grandchild_that_keeps_the_output_open_does_not_make_us_wait(child: Ch
 
 
 def test_capture_gives_stdout_alone(tmp_path: Path) -> None:
-    request = Request(
-        argv=("sh", "-c", "echo one; echo two >&2; echo three"), doing="x", cwd=tmp_path, env={}, timeout=30
-    )
-    outcome, text = capture(request, interrupts=Interrupts())
+    argv = ("sh", "-c", "echo one; echo two >&2; echo three")
+    outcome, text = capture(argv, "x", 30, Context({}), cwd=tmp_path)
     assert (outcome.returncode, text) == (0, "one\nthree")
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from deployer.errors import FailureKind, Interrupted, StepFailed, ToolMissing
 from deployer.events import Event, HostProgress, Notice
-from deployer.process import Interrupts
+from deployer.process import Context, Interrupts
 from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.remote.ssh import Target, read_keys, who_answers
@@ -50,22 +50,23 @@ class World:
             user=host.user,
             private_key=self.keys.private,
             known_hosts=self.directory / "known_hosts",
-            environ=os.environ,
             last_words=lambda: f"\x1b[1mconsole of {name}\r\r\nlogin: ",
         )
 
-    def wait(self, *targets: Target, limit: float = 20) -> None:
-        chosen = targets or (self.target(),)
-        wait_ssh(chosen, limit=limit, interrupts=self.interrupts, report=self.events.append)
+    @property
+    def context(self) -> Context:
+        return Context(os.environ, self.interrupts, self.events.append)
+
+    def wait(self, *targets: Target, limit: float = 20, context: Context | None = None) -> None:
+        wait_ssh(targets or (self.target(),), limit, context or self.context)
 
     def cloud_init(self, *, limit: float = 30, strict: bool = False, required: bool = True) -> CloudInit:
         found = wait_cloud_init(
             [self.target()],
-            limit=limit,
+            limit,
+            self.context,
             strict=strict,
             required=required,
-            interrupts=self.interrupts,
-            report=self.events.append,
         )
         return found["host1"]
 
@@ -198,15 +199,15 @@ def test_a_login_without_a_shell_is_told(world: World) -> None:
     assert failed.detail.endswith("last answer: exit 1 no account")
 
 
-def test_ssh_is_looked_for_where_the_target_says(world: World) -> None:
-    elsewhere = replace(world.target(), environ={"PATH": str(world.directory)})
+def test_ssh_is_looked_for_where_the_environment_says(world: World) -> None:
+    elsewhere = replace(world.context, environ={"PATH": str(world.directory)})
     with pytest.raises(ToolMissing, match="ssh was not found"):
-        world.wait(elsewhere)
+        world.wait(context=elsewhere)
 
 
 def test_another_machine_at_the_address_is_told_from_ours(world: World) -> None:
     def who() -> str:
-        return who_answers(world.target(), interrupts=world.interrupts)[0]
+        return who_answers(world.target(), world.context)[0]
 
     until(lambda: who() == "ours")  # as nothing is pinned yet, it may be
     world.wait()
@@ -463,18 +464,14 @@ def _target(world: World, machine: ContainerMachine) -> Target:
         user=machine.user,
         private_key=world.keys.private,
         known_hosts=world.directory / "known_hosts",
-        environ=os.environ,
         last_words=lambda: machine.console,
     )
 
 
 def _ready(world: World, machine: ContainerMachine, *, required: bool = True) -> CloudInit:
     target = _target(world, machine)
-    machine_events = world.events.append
-    wait_ssh([target], limit=90, interrupts=world.interrupts, report=machine_events)
-    found = wait_cloud_init(
-        [target], limit=90, strict=False, required=required, interrupts=world.interrupts, report=machine_events
-    )
+    wait_ssh([target], 90, world.context)
+    found = wait_cloud_init([target], 90, world.context, strict=False, required=required)
     return found["machine"]
 
 

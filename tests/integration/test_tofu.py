@@ -16,7 +16,7 @@ import pytest
 from deployer.config.model import Timeouts
 from deployer.errors import Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
-from deployer.process import Interrupts
+from deployer.process import Context, Interrupts
 from deployer.tofu.engine import Tofu, tofu_environment
 from deployer.tofu.state import locked_by, look
 from deployer.tofu.stream import Change
@@ -94,11 +94,8 @@ class Bench:
         return Tofu(
             self.binary,
             self.folder,
-            env=self.env,
-            limits=limits,
-            interrupts=self.interrupts,
-            report=report,
-            register=None,
+            limits,
+            Context(self.env, self.interrupts, report),
         )
 
     def write(self, text: str) -> Bench:
@@ -207,11 +204,8 @@ def test_a_provider_that_does_not_exist(bench: Bench) -> None:
     tofu = Tofu(
         bench.binary,
         bench.folder,
-        env={**bench.env, "TF_CLI_CONFIG_FILE": str(rc)},
-        limits=Timeouts(init=60, plan=60, apply=60, destroy=60),
-        interrupts=bench.interrupts,
-        report=bench.events.append,
-        register=None,
+        Timeouts(init=60, plan=60, apply=60, destroy=60),
+        Context({**bench.env, "TF_CLI_CONFIG_FILE": str(rc)}, bench.interrupts, bench.events.append),
     )
     with pytest.raises(StepFailed) as caught:
         tofu.init()

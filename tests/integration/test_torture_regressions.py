@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployer.process import Interrupts
+from deployer.process import Context
 from deployer.tofu.binary import find_engine
 from tests.torture.arena import Arena, arena, destroyed, nothing_forgotten, ok, told
 from tests.torture.faults import Boundary, Fault
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.torture, pytest.mark.xdist_group("torture")]
 
 @pytest.fixture(scope="module")
 def where() -> Iterator[Arena]:
-    engine = find_engine(os.environ, interrupts=Interrupts())
+    engine = find_engine(Context(os.environ))
     with arena(str(engine.path)) as made:
         yield made
 

@@ -16,7 +16,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from deployer.process import Interrupts
+from deployer.process import Context
 from deployer.tofu.binary import find_engine
 from tests.torture.campaign import Book, Share, chosen, work
 
@@ -45,7 +45,7 @@ def main() -> int:
     # Under nohup or in the background of a script these are ignored, and so by all that is started here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    engine = find_engine(os.environ, interrupts=Interrupts())
+    engine = find_engine(Context(os.environ))
     book = Book(options.seed)
     print(f"seed {options.seed}, engine {engine.path} {engine.version}", flush=True)
     began = time.monotonic()

@@ -146,7 +146,7 @@ def test_a_journal_that_cannot_be_written_is_told_once_and_stops_nobody(folder: 
     heard = Listener()
     journal = Journal(folder, "r1", heard)
     journal.log.mkdir()
-    events = [Notice(message=str(number)) for number in range(3)]
+    events = [Notice(environment="demo", run_id="r1", message=str(number)) for number in range(3)]
     for event in events:
         journal(event)
     warnings = [event for event in heard if event not in events]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import ToolMissing
-from deployer.process import Interrupts
+from deployer.process import Context
 from deployer.tofu.binary import Engine, cache_directory, find_engine
 
 
@@ -28,7 +28,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def find(environ: dict[str, str]) -> Engine:
-    return find_engine(environ, interrupts=Interrupts())
+    return find_engine(Context(environ))
 
 
 @pytest.mark.parametrize("number", ["1.6.0", "1.6.2", "1.10.0-beta1", "1.11.4", "2.0.0"])

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from deployer.config.model import Timeouts
-from deployer.events import ignore
-from deployer.process import Interrupts
+from deployer.process import Context
 from deployer.tofu.engine import Tofu, tofu_environment
 
 PLAN = Path("/home/me/my project/deployer.tfplan")
@@ -28,7 +27,7 @@ def tofu(tmp_path: Path) -> Tofu:
     program = tmp_path / "tofu"
     program.write_text(RECORDING)
     program.chmod(0o755)
-    return Tofu(program, tmp_path, env={}, limits=Timeouts(), interrupts=Interrupts(), report=ignore, register=None)
+    return Tofu(program, tmp_path, Timeouts(), Context({}))
 
 
 def argv(tofu: Tofu, command: Callable[[Tofu], object]) -> list[str]:

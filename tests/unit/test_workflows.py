@@ -84,7 +84,7 @@ def test_the_end_of_a_console_is_at_hand(tmp_path: Path) -> None:
         name: host().model_copy(update={"console": c}) for name, c in (("a", "console.log"), ("b", "no"), ("c", None))
     }
     environment = create("demo", {}, str(tmp_path), AT).model_copy(update={"hosts": hosts})
-    said = [target.last_words() for target in targets(environment, spec(), folder, {})]
+    said = [target.last_words() for target in targets(environment, spec(), folder)]
     assert said[0].endswith("[31mpanic\ufffd\n")
     assert "\x1b" not in said[0]
     assert len(said[0]) <= 4096
