@@ -21,6 +21,7 @@ from deployer.remote.ssh import CALL, Target, ask, pin, ssh_argv, who_answers
 Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
 
 _PAUSE = 0.4  # seconds between attempts
+_CONSOLE_END = 4096  # bytes
 _HELD_UP: dict[Rung, tuple[FailureKind, str]] = {
     "connect": (FailureKind.UNREACHABLE, "{0.name} does not accept connections at {1}"),
     "banner": (FailureKind.UNREACHABLE, "{0.name} accepts connections at {1} but does not answer as an SSH server"),
@@ -116,7 +117,10 @@ class Host:
         target, log = self.target, ""
         if self._rung == "cloud_init":
             _, log = ask(target, ssh_argv(target, LOG_COMMAND), CALL / 2, self._context)
-        return excerpt(log or target.last_words())
+        if not log and target.console:
+            with suppress(OSError):
+                log = target.console.read_bytes()[-_CONSOLE_END:].decode("utf-8", errors="replace")
+        return excerpt(log)
 
     def _expired(self) -> StepFailed:
         target, (kind, message) = self.target, _HELD_UP[self._rung or "connect"]

@@ -3,7 +3,6 @@
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,8 +20,7 @@ _writing = threading.Lock()  # several hosts of one environment are pinned side 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A host to log in to, and what with; `last_words` gives the end of the console's log, or nothing where there is
-    none."""
+    """A host to log in to, and what with; `console` is a file with what it printed there."""
 
     name: str
     address: str
@@ -30,7 +28,7 @@ class Target:
     user: str
     private_key: Path
     known_hosts: Path
-    last_words: Callable[[], str]
+    console: Path | None
 
     @property
     def known_as(self) -> str:

@@ -1,7 +1,6 @@
 """The hosts we work with: from a provider's output, checked because a module may be anybody's, and the key to them."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from deployer.storage.folder import EnvironmentFolder
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
 _UNSAID: dict[str, Any] = {"port": 22, "ports": (), "id": None, "console": None}
-_CONSOLE_END = 4096  # bytes
 
 
 def read_hosts(outputs: Mapping[str, Any], spec: Spec) -> dict[str, Host]:
@@ -78,18 +76,10 @@ def targets(environment: Environment, spec: Spec, folder: EnvironmentFolder) -> 
             user=host.user,
             private_key=key,
             known_hosts=folder.known_hosts,
-            last_words=partial(_console, folder.tofu, host),
+            console=folder.tofu / host.console if host.console else None,
         )
         for name, host in environment.hosts.items()
     )
-
-
-def _console(tofu: Path, host: Host) -> str:
-    try:
-        said = (tofu / host.console).read_bytes() if host.console else b""
-    except OSError:
-        return ""
-    return printable(said[-_CONSOLE_END:].decode("utf-8", errors="replace"))
 
 
 def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replaced: set[str], known_hosts: Path) -> None:

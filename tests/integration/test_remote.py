@@ -42,7 +42,8 @@ class World:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def target(self, name: str = "host1", *, port: int = 0) -> Target:
-        host = self.hosts[name]
+        host, console = self.hosts[name], self.directory / "console"
+        console.write_text(f"\x1b[1mconsole of {name}\r\r\nlogin: ")
         return Target(
             name=name,
             address=host.address,
@@ -50,7 +51,7 @@ class World:
             user=host.user,
             private_key=self.keys.private,
             known_hosts=self.directory / "known_hosts",
-            last_words=lambda: f"\x1b[1mconsole of {name}\r\r\nlogin: ",
+            console=console,
         )
 
     @property
@@ -464,7 +465,7 @@ def _target(world: World, machine: ContainerMachine) -> Target:
         user=machine.user,
         private_key=world.keys.private,
         known_hosts=world.directory / "known_hosts",
-        last_words=lambda: machine.console,
+        console=machine.directory / "console.log",
     )
 
 

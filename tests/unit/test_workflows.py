@@ -11,6 +11,8 @@ import pytest
 from deployer.config.model import Spec
 from deployer.environment import FinishedStep, Host, create
 from deployer.errors import StepFailed
+from deployer.process import Context, Deadline
+from deployer.remote import readiness
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.stream import Change
 from deployer.workflows import configure, provision
@@ -84,8 +86,9 @@ def test_the_end_of_a_console_is_at_hand(tmp_path: Path) -> None:
         name: host().model_copy(update={"console": c}) for name, c in (("a", "console.log"), ("b", "no"), ("c", None))
     }
     environment = create("demo", {}, str(tmp_path), AT).model_copy(update={"hosts": hosts})
-    said = [target.last_words() for target in targets(environment, spec(), folder)]
-    assert said[0].endswith("[31mpanic\ufffd\n")
+    waits = [readiness.Host(target, Deadline(1), Context({})) for target in targets(environment, spec(), folder)]
+    said = [wait.last_words() for wait in waits]
+    assert said[0].endswith("[31mpanic\ufffd")
     assert "\x1b" not in said[0]
     assert len(said[0]) <= 4096
     assert said[1:] == ["", ""]
