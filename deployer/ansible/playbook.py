@@ -12,13 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.ansible.inventory import write_private
 from deployer.ansible.results import Findings, Record, veil
 from deployer.errors import FailureKind, StepFailed, ToolMissing
-from deployer.events import Notice
 from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_tree, identity_of
 from deployer.process import run as run_process
 
@@ -79,10 +78,10 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
     line; Interrupted when asked to stop; ToolMissing without ansible-playbook; OSError when the disk says no.
     """
     scratch = Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))
-    interrupts, report, register = context.interrupts, context.report, context.register
-    request = _request(run, scratch, context.environ)
+    request, register = _request(run, scratch, context.environ), context.register
+    environ = playbook_environment(context.environ, project=run.project, scratch=scratch, sockets=run.sockets)
     hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
-    findings = Findings(run.step, veil=hidden, report=report)
+    findings = Findings(run.step, veil=hidden, report=context.report)
     processes: list[ProcessIdentity] = []
 
     def hear(stream: Stream, line: str) -> None:
@@ -95,13 +94,8 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
             if register:
                 register.child_started(process, f"ansible-playbook for {run.step}")
 
-    def stopping(level: int, seconds: float) -> None:
-        how = ("", " at once", " by force")[level - 1]
-        message = f"{run.step} is being stopped{how} after {seconds:.0f} s, at the task '{findings.task}'"
-        report(Notice(message=message, level="warning"))
-
     try:
-        outcome = run_process(request, interrupts=interrupts, on_line=hear, register=register, on_stopping=stopping)
+        outcome = run_process(request, replace(context, environ=environ), hear)
     finally:
         for process in processes:
             end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
@@ -111,7 +105,7 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
     if did := findings.success:
         return did  # even where a stop was asked for: what is done is done, and the workflow asks again
     if outcome.interrupted:
-        interrupts.check(run.step)
+        context.interrupts.check(run.step)
     if outcome.timed_out:
         message = f"{run.step} did not finish within {run.timeout:g} s"
         detail = f"the last task was '{findings.task or 'none'}'"
@@ -146,9 +140,8 @@ def _request(run: PlaybookRun, scratch: Path, environ: Mapping[str, str]) -> Req
     # The limit is for the case that we are no longer there to say stop.
     write_private(scratch / "request.json", {"runner": runner, "timeout": run.timeout + 60})
     argv = (sys.executable, "-m", "deployer.ansible.child", str(scratch / "request.json"))
-    env = playbook_environment(environ, project=run.project, scratch=scratch, sockets=run.sockets)
     root = Path(__file__).parents[2]  # where `-m` finds us, installed or not
-    return Request(argv=argv, doing=run.step, cwd=root, env=env, timeout=run.timeout, grace=15.0, kill_after=10.0)
+    return Request(argv=argv, doing=run.step, cwd=root, timeout=run.timeout, grace=15.0, kill_after=10.0)
 
 
 def playbook_environment(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from deployer.errors import ToolMissing
-from deployer.events import Report, ignore, printable
+from deployer.events import Notice, Report, ignore, printable
 from deployer.process.identity import ProcessIdentity, identity_of
 from deployer.process.interrupts import Deadline, Interrupts
 
@@ -26,6 +26,11 @@ Stream = Literal["stdout", "stderr"]
 # The shell adds PWD to the environment by itself; the tool shall see only what it was given.
 _GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
+_STOPPING = (
+    "asked {0} to stop (it runs since {1:.0f} s) and wait; once more stops it at once, and may lose what is in flight",
+    "stopping {0} at once; what was in flight may exist without anybody knowing it",
+    "killing {0}; what was in flight may exist without anybody knowing it",
+)
 _LONGEST_LINE = 1024 * 1024
 _PAUSE = 0.02  # seconds between two looks at a child that says nothing
 
@@ -39,8 +44,8 @@ class Register(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What all work is done with: the environment for its children, the user's wish to stop, whom to tell what happens,
-    and where children are on record."""
+    """What all work is done with: the whole environment of its children, the user's wish to stop, whom to tell what
+    happens, and where children are on record."""
 
     environ: Mapping[str, str] = field(repr=False)  # may hold secrets
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -50,7 +55,7 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A child to run. `doing` names it for people; `env` is its whole environment; `timeout` is in seconds.
+    """A child to run. `doing` names it for people; `timeout` is in seconds.
 
     To stop it, SIGINT is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second Ctrl+C, or
     `grace` seconds after the time limit; the child's process group is killed `kill_after` seconds later.
@@ -59,7 +64,6 @@ class Request:
     argv: tuple[str, ...]
     doing: str
     cwd: Path
-    env: Mapping[str, str] = field(repr=False)  # may hold secrets
     timeout: float
     grace: float = 60.0
     kill_after: float = 15.0
@@ -76,21 +80,15 @@ class Outcome:
     interrupted: bool
 
 
-def run(
-    request: Request,
-    *,
-    interrupts: Interrupts,
-    on_line: Callable[[Stream, str], None],
-    register: Register | None = None,
-    on_stopping: Callable[[int, float], None] = lambda level, seconds: None,
-) -> Outcome:
+def run(request: Request, context: Context, on_line: Callable[[Stream, str], None]) -> Outcome:
     """Runs the child in a session of its own and streams its lines until it ends.
 
-    A first request to stop is forwarded once, a second asks it to stop at once; `on_stopping` is told the level and how
-    long the child has run. With a `register` the child is on record before it becomes the tool. Raises ToolMissing
-    where the program is not there or does not start, and, once the child has ended, whatever `on_line` raised.
+    A first request to stop is forwarded once, a second asks it to stop at once; the user is told of each. With a
+    register the child is on record before it becomes the tool. Raises ToolMissing where the program is not there or
+    does not start, and, once the child has ended, whatever `on_line` raised.
     """
-    program = shutil.which(request.argv[0], path=request.env.get("PATH"))
+    register = context.register
+    program = shutil.which(request.argv[0], path=context.environ.get("PATH"))
     if program is None:
         detail = f"it is needed for: {request.doing}"
         raise ToolMissing(f"{request.argv[0]} was not found", detail=detail, help="deployer doctor")
@@ -110,7 +108,7 @@ def run(
             child = subprocess.Popen(
                 argv,
                 cwd=request.cwd,
-                env=request.env,
+                env=context.environ,
                 stdin=subprocess.PIPE if register is not None else subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -121,7 +119,7 @@ def run(
             message = f"{program} does not start, needed for: {request.doing}"
             raise ToolMissing(message, detail=str(error), help="deployer doctor") from error
         identity = identity_of(child.pid) or ProcessIdentity(child.pid, "")
-        stopping = _Stopping(request, child, interrupts, on_stopping)
+        stopping = _Stopping(request, child, context)
         failure: BaseException | None = None
         try:
             if register is not None and child.stdin is not None:
@@ -161,13 +159,13 @@ def capture(
 ) -> tuple[Outcome, str]:
     """Runs a short child and returns its outcome with all it wrote to stdout (at most some megabytes are sensible).
 
-    `more` is added to its environment; it is on no record. Raises Interrupted where it was asked to stop: half an
-    answer must not be taken for one.
+    `more` is added to its environment. It is on no record, and nobody is told how it is stopped. Raises Interrupted
+    where it was asked to stop: half an answer must not be taken for one.
     """
-    env = {**context.environ, **more}
-    request = Request(argv=argv, doing=doing, cwd=cwd, env=env, timeout=timeout, grace=1.0, kill_after=1.0)
+    request = Request(argv=argv, doing=doing, cwd=cwd, timeout=timeout, grace=1.0, kill_after=1.0)
+    quiet = Context({**context.environ, **more}, context.interrupts)
     lines: list[tuple[Stream, str]] = []
-    outcome = run(request, interrupts=context.interrupts, on_line=lambda stream, line: lines.append((stream, line)))
+    outcome = run(request, quiet, lambda stream, line: lines.append((stream, line)))
     if outcome.interrupted:
         context.interrupts.check(doing)
     return outcome, "\n".join(line for stream, line in lines if stream == "stdout")
@@ -179,8 +177,7 @@ class _Stopping:
 
     request: Request
     child: subprocess.Popen[bytes]
-    interrupts: Interrupts
-    told: Callable[[int, float], None]
+    context: Context
     timed_out: bool = False
     interrupted: bool = False
     level: int = 0
@@ -191,7 +188,7 @@ class _Stopping:
         self.started = self.since = time.monotonic()
 
     def look(self) -> None:
-        wanted = min(self.interrupts.count + self.own, 3)
+        wanted = min(self.context.interrupts.count + self.own, 3)
         self.interrupted = wanted > 0
         over = -self.deadline.left
         if over >= 0:
@@ -211,7 +208,8 @@ class _Stopping:
             else:
                 # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
                 self.child.send_signal(signal.SIGINT)
-        self.told(self.level, self.since - self.started)
+        message = _STOPPING[self.level - 1].format(self.request.doing, self.since - self.started)
+        self.context.report(Notice(message=message, level="warning"))
 
 
 class _Output:

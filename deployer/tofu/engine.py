@@ -117,7 +117,8 @@ class Tofu:
     def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder(self.context.report)
         if "-lock=false" not in argv and (holder := locked_by(self.folder)):
-            self._warn(f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it")
+            message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
+            self.context.report(Notice(message=message, level="warning"))
         outcome = self._run(argv, limit, decoder.line)
         fine = (0, 2) if argv[1] == "plan" else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine:
@@ -130,29 +131,17 @@ class Tofu:
         def hear(stream: Stream, text: str) -> None:
             on_stdout(text) if stream == "stdout" else self.context.report(said(text))
 
-        def stopping(level: int, seconds: float) -> None:
-            if level == 1:
-                asked = f"asked {doing} to stop (it runs since {seconds:.0f} s)"
-                more = "once more stops it at once, and may lose track of what is being made"
-                self._warn(f"{asked} and wait for it to finish what is in flight; {more}")
-            else:
-                self._warn(f"stopping {doing} at once; what was in flight may exist without being in OpenTofu's state")
-
-        env, interrupts, register = self.context.environ, self.context.interrupts, self.context.register
-        request = Request(argv=argv, doing=doing, cwd=self.folder, env=env, timeout=limit, grace=_GRACE)
-        outcome = run(request, interrupts=interrupts, on_line=hear, register=register, on_stopping=stopping)
+        request = Request(argv=argv, doing=doing, cwd=self.folder, timeout=limit, grace=_GRACE)
+        outcome = run(request, self.context, hear)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
-            signum = interrupts.signum
+            signum = self.context.interrupts.signum
             detail = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"
             raise Interrupted(f"interrupted by {signum.name} during {doing}", signum=signum, detail=detail)
         if outcome.timed_out:
             detail = f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order"
             raise StepFailed(f"{doing} took longer than {limit:.0f} s", kind=FailureKind.TIMEOUT, detail=detail)
         return outcome
-
-    def _warn(self, message: str) -> None:
-        self.context.report(Notice(message=message, level="warning"))
 
 
 def _failed(doing: str, outcome: Outcome) -> StepFailed:

@@ -31,14 +31,14 @@ PRELUDE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from deployer.errors import DeployerError, Locked
-from deployer.process import Interrupts, Request, own_identity, run
+from deployer.process import Context, Interrupts, Request, own_identity, run
 from deployer.storage.repository import FileRepository
 home = Path(sys.argv[1])
 repository = FileRepository(home)
 def hold(timeout=0.0, command="provision demo"):
     return repository.hold("demo", command, timeout=timeout, interrupts=Interrupts())
 def request(*argv):
-    return Request(argv=argv, doing="a long apply", cwd=home, env=dict(os.environ), timeout=300)
+    return Request(argv=argv, doing="a long apply", cwd=home, timeout=300)
 """
 
 
@@ -179,7 +179,7 @@ def test_waiting_wins_when_the_holder_goes(repository: FileRepository, processes
 ORPHANED = """
 def told(stream, line):
     print(line, flush=True)
-run(request("sh", "-c", "echo child $$; exec sleep 600"), interrupts=Interrupts(), on_line=told, register=held)
+run(request("sh", "-c", "echo child $$; exec sleep 600"), Context(os.environ, register=held), told)
 """
 
 
@@ -371,7 +371,7 @@ def test_killed_before_the_gate_opened_no_tool_runs(processes: Processes, home: 
                 os.kill(os.getpid(), signal.SIGKILL)
             def child_ended(self, child): ...
         with hold() as held:
-            run(request("sh", "-c", f"touch {home}/ran"), interrupts=Interrupts(), on_line=print, register=DiesHere())
+            run(request("sh", "-c", f"touch {home}/ran"), Context(os.environ, register=DiesHere()), print)
     """)
     child = identity_of(int(processes.line(holder)))
     holder.wait(30)
@@ -388,7 +388,7 @@ def test_a_record_that_cannot_be_written_starts_no_tool(processes: Processes, ho
                 raise OSError(28, "No space left on device")
             def child_ended(self, child): ...
         try:
-            run(request("sh", "-c", f"touch {home}/ran"), interrupts=Interrupts(), on_line=print, register=Refuses())
+            run(request("sh", "-c", f"touch {home}/ran"), Context(os.environ, register=Refuses()), print)
         except OSError as error:
             print("refused", error.errno, flush=True)
     """)
@@ -404,8 +404,8 @@ def test_children_do_not_inherit_the_lock(repository: FileRepository, processes:
         tool = ("import subprocess, sys, time\\n"
                 "subprocess.Popen([sys.executable, '-c', sys.argv[1]], close_fds=False)\\ntime.sleep(1)")
         with hold() as held:
-            run(request(sys.executable, "-c", tool, daemon), interrupts=Interrupts(),
-                on_line=lambda s, line: print(line, flush=True), register=held)
+            run(request(sys.executable, "-c", tool, daemon), Context(os.environ, register=held),
+                lambda s, line: print(line, flush=True))
             print("done", flush=True)
     """)
     word, pid = processes.line(holder).split()

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import Interrupted, ToolMissing
+from deployer.events import Event, Notice
 from deployer.process import (
     Context,
     Deadline,
@@ -51,6 +52,12 @@ class Child:
         if line in self.when:
             self.when[line]()
 
+    def report(self, event: Event) -> None:
+        assert isinstance(event, Notice)
+        assert event.level == "warning"
+        said = ["asked a test to stop (", "stopping a test at once", "killing a test"]
+        self.stopping.append([event.message.startswith(words) for words in said].index(True) + 1)
+
     def python(self, program: str, *, timeout: float = 60, grace: float = 60, kill_after: float = 15) -> Outcome:
         argv = (sys.executable, "-u", "-c", textwrap.dedent(program))
         return self.run(argv, timeout=timeout, grace=grace, kill_after=kill_after)
@@ -59,17 +66,9 @@ class Child:
         return self.run(("sh", "-c", program), timeout=timeout)
 
     def run(self, argv: tuple[str, ...], *, timeout: float, grace: float = 60, kill_after: float = 15) -> Outcome:
-        request = Request(
-            argv=argv, doing="a test", cwd=self.cwd, env={"PATH": os.environ["PATH"]}, timeout=timeout,
-            grace=grace, kill_after=kill_after,
-        )  # fmt: skip
-        return run(
-            request,
-            interrupts=self.interrupts,
-            on_line=self.on_line,
-            register=self.register,
-            on_stopping=lambda level, seconds: self.stopping.append(level),
-        )
+        request = Request(argv=argv, doing="a test", cwd=self.cwd, timeout=timeout, grace=grace, kill_after=kill_after)
+        context = Context({"PATH": os.environ["PATH"]}, self.interrupts, self.report, self.register)
+        return run(request, context, self.on_line)
 
     def said(self, stream: str = "stdout") -> list[str]:
         return [line for said, line in self.lines if said == stream]
@@ -226,9 +225,10 @@ def test_the_child_sees_its_environment_and_nothing_else(tmp_path: Path) -> None
         script = "import os, sys; sys.stdout.write(repr(dict(os.environ)))"
         argv = (sys.executable, "-I", "-c", script)
         lines: list[str] = []
-        request = Request(argv=argv, doing="x", cwd=tmp_path, env=env, timeout=30)
-        assert "SECRET" not in repr(request)
-        run(request, interrupts=Interrupts(), on_line=partial(keep, lines), register=register)
+        request = Request(argv=argv, doing="x", cwd=tmp_path, timeout=30)
+        context = Context(env, register=register)
+        assert "SECRET" not in repr(context)
+        run(request, context, partial(keep, lines))
         seen = ast.literal_eval("".join(lines))
         seen.pop("LC_CTYPE", None)  # Python's own, where the locale is C
         assert seen == env
@@ -434,7 +434,7 @@ def test_an_exit_in_a_listener_ends_the_child_in_order(child: Child) -> None:
 OURSELVES = """
 import os, sys
 from pathlib import Path
-from deployer.process import Interrupts, Request, run
+from deployer.process import Context, Interrupts, Request, run
 child = '''
 import os, signal, sys, time
 def on(signum, frame):
@@ -447,8 +447,9 @@ print("child", os.getpid(), flush=True)
 time.sleep(600)
 '''
 argv = (sys.executable, "-c", child)
-request = Request(argv=argv, doing="x", cwd=Path(sys.argv[1]), env=dict(os.environ), timeout=300)
+request = Request(argv=argv, doing="x", cwd=Path(sys.argv[1]), timeout=300)
 interrupts = Interrupts()
+context = Context(os.environ, interrupts)
 def told(stream, line):
     print(line, flush=True)
 """
@@ -477,7 +478,7 @@ def ourselves(cwd: Path, program: str) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 def test_ctrl_c_without_handlers_ends_the_child_in_order(tmp_path: Path) -> None:
-    with ourselves(tmp_path, "run(request, interrupts=interrupts, on_line=told)") as (process, child):
+    with ourselves(tmp_path, "run(request, context, told)") as (process, child):
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=30)
         assert "KeyboardInterrupt" in complaint
@@ -489,7 +490,7 @@ def test_ctrl_c_without_handlers_ends_the_child_in_order(tmp_path: Path) -> None
 def test_signals_are_counted_and_forwarded_as_one_request(tmp_path: Path, signum: signal.Signals, code: int) -> None:
     program = """
         with interrupts.listening():
-            outcome = run(request, interrupts=interrupts, on_line=told)
+            outcome = run(request, context, told)
         try:
             interrupts.check("the test")
         except Exception as error:
@@ -507,7 +508,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
         import signal
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with interrupts.listening():
-            outcome = run(request, interrupts=interrupts, on_line=told)
+            outcome = run(request, context, told)
         print(interrupts.count, interrupts.signum.name, flush=True)
     """
     with ourselves(tmp_path, program) as (process, child):
@@ -521,7 +522,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 
 def test_a_killed_parent_leaves_a_child_that_comes_to_its_good_end(tmp_path: Path) -> None:
     """It is not killed by its next line, nor does it hang at it: what it must still write, it writes."""
-    with ourselves(tmp_path, "run(request, interrupts=interrupts, on_line=told)") as (process, child):
+    with ourselves(tmp_path, "run(request, context, told)") as (process, child):
         process.kill()
         process.wait(30)
         assert is_alive(child)
