@@ -99,11 +99,11 @@ class Failure(Value, frozen=True):
 
 
 class Environment(Value, frozen=True):
-    """What every state knows. `spec` is the accepted configuration as JSON, opaque here; `directory` is its folder."""
+    """What every state knows. `spec` is the accepted configuration as JSON, opaque here; `file` is where it stands."""
 
     name: EnvironmentName
     spec: Specification
-    directory: Line
+    file: Line
     created_at: AwareDatetime
     changed_at: AwareDatetime
     resources: Resources
@@ -152,12 +152,12 @@ class _Ended(Environment, frozen=True):
     finished: tuple[FinishedStep, ...]
 
 
-class _Provisionable(Environment, frozen=True):
+class Provisionable(Environment, frozen=True):
     def start_provision(
-        self, run_id: str, at: datetime, *, spec: Specification, directory: str, done: tuple[FinishedStep, ...] = ()
+        self, run_id: str, at: datetime, *, spec: Specification, file: str, done: tuple[FinishedStep, ...] = ()
     ) -> Provisioning:
         """A run of provision begins, by the specification it is given; `done` are steps it need not repeat."""
-        return _next(Provisioning, self, at, spec=spec, directory=directory, progress=_begun("provision", run_id, done))
+        return _next(Provisioning, self, at, spec=spec, file=file, progress=_begun("provision", run_id, done))
 
 
 class Configurable(Environment, frozen=True):
@@ -167,6 +167,10 @@ class Configurable(Environment, frozen=True):
         """A run of configure begins; `done` are the playbooks it need not repeat."""
         return _next(Configuring, self, at, progress=_begun("configure", run_id, done))
 
+    def moved(self, file: str, at: datetime) -> Self:
+        """The same, whose specification is now to be found in another place."""
+        return _next(type(self), self, at, file=file)
+
 
 class _Destroyable(Environment, frozen=True):
     def start_destroy(self, run_id: str, at: datetime) -> Destroying:
@@ -174,13 +178,13 @@ class _Destroyable(Environment, frozen=True):
         return _next(Destroying, self, at, progress=_begun("destroy", run_id, ()))
 
 
-class Created(_Provisionable, _Destroyable, frozen=True):
+class Created(Provisionable, _Destroyable, frozen=True):
     """The specification is accepted; nothing exists yet."""
 
     state: Literal["created"] = "created"
 
 
-class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
+class Provisioning(Provisionable, _Destroyable, _InProgress, frozen=True):
     state: Literal["provisioning"] = "provisioning"
 
     def expect_resources(self, at: datetime) -> Provisioning:
@@ -203,18 +207,18 @@ class Provisioning(_Provisionable, _Destroyable, _InProgress, frozen=True):
         return _next(ProvisionFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Provisioned(_Ended, _Provisionable, Configurable, _Destroyable, frozen=True):
+class Provisioned(_Ended, Provisionable, Configurable, _Destroyable, frozen=True):
     """The machines exist, let us in, and have finished cloud-init."""
 
     state: Literal["provisioned"] = "provisioned"
 
 
-class ProvisionFailed(_Ended, _Provisionable, _Destroyable, frozen=True):
+class ProvisionFailed(_Ended, Provisionable, _Destroyable, frozen=True):
     state: Literal["provision_failed"] = "provision_failed"
     failure: Failure
 
 
-class Configuring(_Provisionable, Configurable, _Destroyable, _InProgress, frozen=True):
+class Configuring(Provisionable, Configurable, _Destroyable, _InProgress, frozen=True):
     state: Literal["configuring"] = "configuring"
 
     def succeed(self, at: datetime) -> Configured:
@@ -224,13 +228,13 @@ class Configuring(_Provisionable, Configurable, _Destroyable, _InProgress, froze
         return _next(ConfigureFailed, self, failure.at, failure=failure, finished=self.progress.finished)
 
 
-class Configured(_Ended, _Provisionable, Configurable, _Destroyable, frozen=True):
+class Configured(_Ended, Provisionable, Configurable, _Destroyable, frozen=True):
     """All playbooks ran through on all hosts."""
 
     state: Literal["configured"] = "configured"
 
 
-class ConfigureFailed(_Ended, _Provisionable, Configurable, _Destroyable, frozen=True):
+class ConfigureFailed(_Ended, Provisionable, Configurable, _Destroyable, frozen=True):
     state: Literal["configure_failed"] = "configure_failed"
     failure: Failure
 
@@ -270,11 +274,9 @@ AnyEnvironment = Annotated[
 ]
 
 
-def create(name: str, spec: dict[str, JsonValue], directory: str, at: datetime) -> Created:
+def create(name: str, spec: dict[str, JsonValue], file: str, at: datetime) -> Created:
     """The first state of a new environment."""
-    return Created(
-        name=name, spec=spec, directory=directory, created_at=at, changed_at=at, resources=Resources.NONE, hosts={}
-    )
+    return Created(name=name, spec=spec, file=file, created_at=at, changed_at=at, resources=Resources.NONE, hosts={})
 
 
 _ANY: TypeAdapter[AnyEnvironment] = TypeAdapter(AnyEnvironment)

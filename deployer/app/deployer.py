@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,7 +19,7 @@ from deployer.app.overview import Overview, finished_steps, overview
 from deployer.config.diff import spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
-from deployer.errors import Declined, DeployerError, InvalidInput, UnreadableState, WrongState
+from deployer.errors import Declined, DeployerError, InvalidInput, InvalidSpec, UnreadableState, WrongState
 from deployer.events import Notice, Report, ignore, utc_now
 from deployer.process import Context, Interrupts
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
@@ -43,6 +44,7 @@ class Changes:
 
 
 Confirm = Callable[[Changes], bool]
+E = TypeVar("E", bound=AnyEnvironment)
 
 
 class Deployer:
@@ -62,7 +64,7 @@ class Deployer:
         cwd: Path | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self._cwd = cwd or Path.cwd()
+        self._cwd = (cwd or Path()).absolute()
         self._context = Context(dict(os.environ if environ is None else environ), interrupts or Interrupts(), report)
         self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._context.environ)
         self._lock_timeout = lock_timeout
@@ -74,9 +76,9 @@ class Deployer:
         with self._session(accepted.spec.name, "create", new=True) as session:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
-                help_ = f"deployer up {file}    # goes on with it, with this file"
-                raise _wrong(before, "create", "it exists already", help_)
-            return _create(session, before, accepted)
+                help_ = f"deployer up {quote(str(file))}    # goes on with it, with this file"
+                raise _wrong(before, session, "it exists already", help_)
+            return _keep(session, before, _created(accepted))
 
     def provision(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
@@ -86,7 +88,7 @@ class Deployer:
         name, accepted = self._named(file_or_name)
         with self._session(name, "provision") as session:
             before = self._repository.load(name)
-            after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
+            after = self._provision(session, before, accepted, from_start, confirm)
             if after is before:
                 self._tell_unchanged(after)
             return after
@@ -94,7 +96,9 @@ class Deployer:
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
         with self._session(name, "configure") as session:
-            return self._configure(session, self._repository.load(name), from_start)
+            before = self._repository.load(name)
+            self._look_at_file(before, session)
+            return self._configure(session, before, from_start)
 
     def up(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
@@ -105,9 +109,9 @@ class Deployer:
         with self._session(name, "up", new=accepted is not None) as session:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
-                found = _create(session, found, accepted)
+                found = _keep(session, found, _created(accepted))
             before = found or self._repository.load(name)
-            after = self._provision(session, before, accepted or self._saved(before), from_start, confirm)
+            after = self._provision(session, before, accepted, from_start, confirm)
             if isinstance(after, states.Configured):
                 self._tell_unchanged(after)
                 return after
@@ -136,8 +140,9 @@ class Deployer:
 
         with self._session(name, "plan") as session:
             before = self._repository.load(name)
-            if isinstance(before, (Destroyed, states.Destroying)):
-                raise _wrong(before, "plan", "its destruction has begun", f"deployer show {name}")
+            if not isinstance(before, states.Provisionable):
+                raise _gone(before, session)
+            self._look_at_file(before, session)
             spec = self._spec(before)
             return preview(session, spec, self._tofu(session.folder, spec, session.context))
 
@@ -222,28 +227,33 @@ class Deployer:
         return examine(self._context, install=install)
 
     def _provision(
-        self, session: Session, before: AnyEnvironment, wanted: LoadedSpec, from_start: bool, confirm: Confirm | None
+        self,
+        session: Session,
+        before: AnyEnvironment,
+        accepted: LoadedSpec | None,
+        from_start: bool,
+        confirm: Confirm | None,
     ) -> AnyEnvironment:
         from deployer.workflows import provision
 
-        if isinstance(before, (Destroyed, states.Destroying, states.DestroyFailed)):
-            why = "its destruction must be finished, and it be created anew"
-            raise _wrong(before, "provision", why, next_commands(before)[0])
-        spec, where = wanted.spec, str(wanted.directory)
-        changed = before.spec != wanted.data or before.directory != where
+        if not isinstance(before, states.Provisionable):
+            raise _gone(before, session)
+        if accepted is None:
+            self._look_at_file(before, session)
+        wanted = accepted or LoadedSpec(self._spec(before), before.spec, Path(before.file))
+        spec, file, changed = wanted.spec, str(wanted.file), before.spec != wanted.data
         remakes = changed and before.resources != "none"
         if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
-            why = f"{made_by.title} made its machines, and only {made_by.title} knows how to remove them"
-            raise _wrong(before, "a change of provider", why, f"deployer destroy {before.name}    # and then up")
+            why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
+            raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
         tofu = self._tofu(session.folder, spec, session.context)
-        settled = isinstance(before, states.Configurable)
-        if settled or remakes:
+        if remakes or isinstance(before, states.Configurable):
             try:
                 plan = provision.preview(session, spec, tofu)
                 changes = Changes(spec_changes(before.spec, wanted.data), plan)
-                nothing = settled and not changed and plan.empty
-                if nothing and not from_start:
-                    return before
+                nothing = not changed and plan.empty
+                if nothing and isinstance(before, states.Configurable) and not from_start:
+                    return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
                 if confirm is not None and not nothing and not confirm(changes):
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             except BaseException:
@@ -253,22 +263,35 @@ class Deployer:
                 raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
-        started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, directory=where, done=done)
+        started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
         return provision.provision(Run(session, before, started), spec, tofu)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         from deployer.workflows import configure
 
         if not isinstance(before, states.Configurable):
-            raise _wrong(before, "configure", "its machines are not ready", next_commands(before)[0])
+            raise _wrong(before, session, "its machines are not ready", next_commands(before)[0])
         resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
         done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
         spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
         return configure.configure(Run(session, before, started), spec)
 
+    def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
+        """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""
+        try:
+            changed = self._accept(Path(environment.file)).data != environment.spec
+        except InvalidSpec:
+            changed = True
+        if changed:
+            there = Path(environment.file).is_file()
+            problem = f"the file {environment.file} {'has changed' if there else 'is not there any more'}"
+            way_out = f"deployer up {quote(environment.file) if there else 'FILE'}"
+            message = f"{problem}; this goes by what was accepted. To take a file over: {way_out}"
+            session.context.report(Notice(message=message, level="warning"))
+
     def _tell_unchanged(self, environment: AnyEnvironment) -> None:
-        message = f"nothing to do: environment {environment.name} is as its file and OpenTofu say"
+        message = f"nothing to do: OpenTofu finds environment {environment.name} as it was accepted"
         self._context.report(Notice(message=message, environment=environment.name))
 
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
@@ -282,13 +305,11 @@ class Deployer:
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
         interrupts = self._context.interrupts
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
+            interrupts.check(f"before {command}")
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
             journal = Journal(held.folder, run_id, self._context.report)
             context = replace(self._context, report=journal, register=held)
-            yield Session(held, held.folder, run_id, journal.log, context)
-
-    def _saved(self, environment: AnyEnvironment) -> LoadedSpec:
-        return LoadedSpec(self._spec(environment), environment.spec, Path(environment.directory))
+            yield Session(command, held, held.folder, run_id, journal.log, context)
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, context: Context) -> Tofu:
         from deployer.tofu.binary import cache_directory, find_engine
@@ -317,13 +338,23 @@ class Deployer:
         return load_spec(self._cwd / file)
 
 
-def _create(session: Session, before: AnyEnvironment | None, accepted: LoadedSpec) -> Created:
-    environment = states.create(accepted.spec.name, accepted.data, str(accepted.directory), utc_now())
+def _created(accepted: LoadedSpec) -> Created:
+    return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now())
+
+
+def _keep(session: Session, before: AnyEnvironment | None, environment: E) -> E:
     session.held.save(environment)
     session.tell(environment, before)
     return environment
 
 
-def _wrong(environment: AnyEnvironment, command: str, why: str, help_: str) -> WrongState:
+def _gone(environment: AnyEnvironment, session: Session) -> WrongState:
+    destroyed = isinstance(environment, Destroyed)
+    why = "it is destroyed, and can be created anew" if destroyed else "its destruction must be finished first"
+    return _wrong(environment, session, why, next_commands(environment)[0])
+
+
+def _wrong(environment: AnyEnvironment, session: Session, why: str, help_: str) -> WrongState:
     name, state = environment.name, environment.state
-    return WrongState(f"{command} cannot start from the state {state} of environment {name}", detail=why, help=help_)
+    message = f"{session.command} cannot start from the state {state} of environment {name}"
+    return WrongState(message, detail=why, help=help_)

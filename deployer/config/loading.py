@@ -30,11 +30,11 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
 
     Raises InvalidSpec with one complaint for each thing wrong, in the order of the file.
     """
-    directory = Path(os.path.abspath(path)).parent
     try:
         document = parse(_read(path))
     except BadDocument as error:
         raise _refused(path, [(error.line, error.problem)]) from None
+    directory = Path(os.path.realpath(path.parent))  # the same, whichever link led there
     try:
         spec = Spec.model_validate_json(json.dumps(document.data), context=directory)
     except ValidationError as error:
@@ -42,7 +42,7 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     wrong = [*_machines(spec, root("tofu")), *_files(spec, root("playbooks"))]
     if wrong:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
-    return LoadedSpec(spec, spec.model_dump(mode="json"), directory)
+    return LoadedSpec(spec, spec.model_dump(mode="json"), directory / path.name)
 
 
 def _refused(path: Path, found: Iterable[tuple[int, str]]) -> InvalidSpec:

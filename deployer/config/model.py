@@ -38,7 +38,7 @@ def _named_or_at_path(value: Any) -> Any:
 def _located(value: str, info: ValidationInfo) -> str:
     """Where a path leads: relative ones start from the file's folder (the validation's context), `~` is the user's
     home. In a saved specification all are absolute."""
-    return str(Path(info.context or "/", os.path.expanduser(value)))
+    return os.path.normpath(Path(info.context or "/", os.path.expanduser(value)))
 
 
 Located = Annotated[Line, AfterValidator(_located)]
@@ -146,11 +146,11 @@ class Spec(_Section, title="An environment of deployer"):
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A specification that was accepted, the same as JSON-ready data, and the folder of its file."""
+    """A specification that was accepted, the same as JSON-ready data, and where its file is."""
 
     spec: Spec
     data: dict[str, JsonValue]
-    directory: Path
+    file: Path
 
 
 def is_path(playbook: str) -> bool:

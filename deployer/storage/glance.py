@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 FACTS: dict[str, type] = {
-    "state": str, "name": str, "spec": dict, "directory": str, "created_at": str, "changed_at": str, "resources": str,
+    "state": str, "name": str, "spec": dict, "file": str, "created_at": str, "changed_at": str, "resources": str,
     "hosts": dict,
 }  # fmt: skip
 FURTHER: dict[str, dict[str, type]] = {

@@ -5,7 +5,7 @@ import contextlib
 import shlex
 from pathlib import Path
 
-from deployer.environment import AnyEnvironment, ConfigureFailed, Destroyed, DestroyFailed, Destroying, Resources
+from deployer.environment import AnyEnvironment, ConfigureFailed, DestroyFailed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable, utc_now
 from deployer.storage.folder import EnvironmentFolder
@@ -34,17 +34,27 @@ _NEXT = {
     "configured": "ssh destroy",
     "destroying": "destroy logs",
     "destroy_failed": "destroy logs",
+    "destroyed": "create",
 }
 
 
 def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
     """Commands to paste, the likeliest first. `environment` is at rest: nobody works on it."""
-    if isinstance(environment, Destroyed):
-        return (f"deployer create -f {environment.name}.yml",)
     commands = _NEXT[environment.state]
     if isinstance(environment, ConfigureFailed) and environment.failure.kind is FailureKind.UNREACHABLE:
         commands = f"up {commands}"  # which sees to the machines first
-    return tuple(f"deployer {command} {environment.name}" for command in commands.split())
+    return tuple(again(environment, command) for command in commands.split())
+
+
+def again(environment: AnyEnvironment, command: str) -> str:
+    """The command line for a command. `up` is given the file: who mends it must not type something else."""
+    name, file = environment.name, Path(environment.file)
+    if command == "create":
+        return f"deployer create -f {shlex.quote(environment.file)}"
+    if command == "up" and file.is_file():
+        return f"deployer up {shlex.quote(environment.file)}"
+    host = f" {next(iter(environment.hosts))}" if command == "ssh" and len(environment.hosts) > 1 else ""
+    return f"deployer {command} {name}{host}"
 
 
 def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> None:

@@ -44,7 +44,7 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
             inventory=inventory,
             variables=variables,
             workspace=workspace,
-            project=None if ours else Path(run.environment.directory),
+            project=None if ours else Path(run.environment.file).parent,
             vault_password_file=Path(vault) if vault else None,
             timeout=spec.timeouts.playbook,
             sockets=sockets[0],

@@ -20,7 +20,7 @@ from deployer.events import one_line, utc_now
 from deployer.process import Context
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.repository import HeldEnvironment
-from deployer.workflows.advice import next_commands, what_exists, write_recovery
+from deployer.workflows.advice import again, next_commands, what_exists, write_recovery
 
 P = TypeVar("P", Provisioning, Configuring, Destroying)
 F = TypeVar("F", bound=AnyEnvironment)
@@ -33,6 +33,7 @@ log = logging.getLogger("deployer")
 class Session:
     """What a command works with: the held environment, its folder, the run's readable log, and all that work needs."""
 
+    command: str  # as it was typed: `up` provisions and configures
     held: HeldEnvironment
     folder: EnvironmentFolder
     run_id: str
@@ -121,7 +122,7 @@ class Run(Generic[P]):
         where = f"at {step}" if step else "between two steps"
         error.message = f"environment {name}: {self._command} was interrupted by {error.signum.name} {where}"
         error.remains = f"Its state stays {self.environment.state}. {self._exists()}"
-        error.help = f"deployer {self._command} {name}    # goes on from there"
+        error.help = f"{again(self.environment, self.session.command)}    # goes on from there"
         self._finished("interrupted", error.message)
 
     def _fail(self, error: DeployerError) -> None:
@@ -150,7 +151,7 @@ class Run(Generic[P]):
         error.message, error.detail = f"environment {name}: {error.message}", after + error.detail
         error.remains = f"The state file still says what was saved last. {self._exists()}"
         error.help = (
-            f"make room or mend the disk, then: deployer {self._command} {name}"
+            f"make room or mend the disk, then: {again(self.environment, self.session.command)}"
             f"    # or take everything away by hand: cd {tofu} && tofu destroy"
         )
         self._finished("failed", str(error))

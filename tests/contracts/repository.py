@@ -66,7 +66,7 @@ class RepositoryContract:
             assert held.load() == demo
 
     def test_the_last_save_counts(self, repository: EnvironmentRepository, demo: AnyEnvironment) -> None:
-        run = create("demo", {}, "/work", AT).start_provision("r1", AT, spec={}, directory="/d")
+        run = create("demo", {}, "/work", AT).start_provision("r1", AT, spec={}, file="/d")
         hosts = {"web": Host(address="10.0.0.7", user="root", port=22, ports=(), id=None, console=None)}
         failure = Failure(step="wait_ssh", kind=FailureKind.UNREACHABLE, cause="no route", at=AT, log="/log")
         states: list[AnyEnvironment] = [run, run.begin("tofu_apply", AT), run.found_hosts(hosts, AT), run.fail(failure)]

@@ -89,7 +89,7 @@ def samples(world: World) -> tuple[bytes, ...]:
     made = create("demo", spec, str(world.project), at)
     at += timedelta(seconds=1)
     failure = Failure(step="tofu_apply", kind=FailureKind.TOFU, cause="no", at=at, log="/log")
-    begun = made.start_provision("run", at, spec=spec, directory=made.directory)
+    begun = made.start_provision("run", at, spec=spec, file=made.file)
     making = begun.begin("tofu_apply", at).expect_resources(at)
     hosts = {"web1": Host(address="127.0.0.1", port=22, user="root", ports=(), id="1", console=None)}
     ready = making.end(at).found_hosts(hosts, at).succeed(at)

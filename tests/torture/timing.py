@@ -89,7 +89,7 @@ def clocks(where: Arena, chance: random.Random, number: int) -> None:
         assert "time.time(" not in text, path
     at = utc_now()
     past = at - timedelta(days=chance.randint(1, 400))
-    making = create("demo", {}, "/", at).start_provision("run", at, spec={}, directory="/")
+    making = create("demo", {}, "/", at).start_provision("run", at, spec={}, file="/")
     making = making.begin("tofu_init", at).end(past)
     assert restore(encode(making)) == making
     with where.world() as world:

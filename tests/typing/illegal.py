@@ -74,25 +74,25 @@ def from_configure_failed(it: ConfigureFailed) -> None:
 
 
 def from_destroying(it: Destroying) -> None:
-    it.start_provision("r", AT, spec={}, directory="/d")  # error
+    it.start_provision("r", AT, spec={}, file="/d/demo.yml")  # error
     it.start_configure("r", AT)  # error
     it.confirm_resources(AT, exist=True)  # error
 
 
 def from_destroyed(it: Destroyed) -> None:
-    it.start_provision("r", AT, spec={}, directory="/d")  # error
+    it.start_provision("r", AT, spec={}, file="/d/demo.yml")  # error
     it.start_configure("r", AT)  # error
     it.start_destroy("r", AT)  # error
 
 
 def from_destroy_failed(it: DestroyFailed) -> None:
-    it.start_provision("r", AT, spec={}, directory="/d")  # error
+    it.start_provision("r", AT, spec={}, file="/d/demo.yml")  # error
     it.start_configure("r", AT)  # error
 
 
 def from_any(it: AnyEnvironment) -> None:
     it.start_destroy("r", AT)  # error
-    it.start_provision("r", AT, spec={}, directory="/d")  # error
+    it.start_provision("r", AT, spec={}, file="/d/demo.yml")  # error
     it.start_configure("r", AT)  # error
 
 
@@ -105,10 +105,10 @@ def frozen(it: Created, host: Host) -> None:
 def constructed() -> None:
     create("demo", {}, "/d")  # error
     none, no_hosts = Resources.NONE, dict[str, Host]()
-    Created(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts, progress=None)  # error
-    Provisioning(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts)  # error
-    ProvisionFailed(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts, finished=())  # error
-    Created(name="demo", spec={}, directory="/d", created_at=AT, changed_at=AT, hosts=no_hosts)  # error
+    Created(name="demo", spec={}, file="/d/demo.yml", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts, progress=None)  # error
+    Provisioning(name="demo", spec={}, file="/d/demo.yml", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts)  # error
+    ProvisionFailed(name="demo", spec={}, file="/d/demo.yml", created_at=AT, changed_at=AT, resources=none, hosts=no_hosts, finished=())  # error
+    Created(name="demo", spec={}, file="/d/demo.yml", created_at=AT, changed_at=AT, hosts=no_hosts)  # error
     Host(address="10.0.0.1", user="root", port="22", ports=(), id=None, console=None)  # error
 
 

@@ -35,7 +35,7 @@ FAILURE = Failure(step="tofu_apply", kind=FailureKind.TOFU, cause="quota", at=AT
 
 def the_whole_way() -> None:
     created = assert_type(create("demo", {"hosts": {"web": None}}, "/d", AT), Created)
-    provisioning = assert_type(created.start_provision("r1", AT, spec={}, directory="/d"), Provisioning)
+    provisioning = assert_type(created.start_provision("r1", AT, spec={}, file="/d/demo.yml"), Provisioning)
     provisioning = assert_type(provisioning.begin("tofu_apply", AT), Provisioning)
     provisioning = assert_type(provisioning.expect_resources(AT).confirm_resources(AT, exist=True), Provisioning)
     provisioning = provisioning.found_hosts({"web": Host(address="10.0.0.1", user="root", port=22, ports=(), id=None, console=None)}, AT).end(AT)
@@ -54,7 +54,7 @@ def again(
     unconfigured: Configuring | ConfigureFailed | Configured,
     there: Created | InProgress | Failed | Provisioned | Configured,
 ) -> None:
-    assert_type(unprovisioned.start_provision("r", AT, spec={}, directory="/d"), Provisioning)
+    assert_type(unprovisioned.start_provision("r", AT, spec={}, file="/d/demo.yml"), Provisioning)
     assert_type(unconfigured.start_configure("r", AT), Configuring)
     assert_type(there.start_destroy("r", AT), Destroying)
 

@@ -52,7 +52,7 @@ def test_defaults_are_filled_in_and_the_data_is_json(bundled: Path) -> None:
     loaded = load(bundled, MINIMAL + "configure: {playbooks: [base]}\n")
     assert loaded.spec.hosts["web"].memory == 1024
     assert loaded.spec.provider.name == "local"
-    assert loaded.directory == bundled.parent
+    assert loaded.file.parent == bundled.parent
     assert Spec.model_validate_json(json.dumps(loaded.data)) == loaded.spec
 
 

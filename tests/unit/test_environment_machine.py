@@ -67,9 +67,9 @@ def has(transition: str) -> Callable[[EnvironmentMachine], bool]:
 class EnvironmentMachine(RuleBasedStateMachine):
     environment: AnyEnvironment
 
-    @initialize(spec=SPECS, directory=LINES, at=TIMES)
-    def created(self, spec: dict[str, Any], directory: str, at: datetime) -> None:
-        self.environment = create("demo", spec, directory, at)
+    @initialize(spec=SPECS, file=LINES, at=TIMES)
+    def created(self, spec: dict[str, Any], file: str, at: datetime) -> None:
+        self.environment = create("demo", spec, file, at)
 
     def move(self, transition: str, *arguments: object, **named: object) -> None:
         before = self.environment
@@ -85,9 +85,9 @@ class EnvironmentMachine(RuleBasedStateMachine):
         self.environment = after
 
     @precondition(has("start_provision"))
-    @rule(run=LINES, at=TIMES, spec=SPECS, directory=LINES, done=DONE)
-    def start_provision(self, run: str, at: datetime, spec: object, directory: object, done: object) -> None:
-        self.move("start_provision", run, at, spec=spec, directory=directory, done=done)
+    @rule(run=LINES, at=TIMES, spec=SPECS, file=LINES, done=DONE)
+    def start_provision(self, run: str, at: datetime, spec: object, file: object, done: object) -> None:
+        self.move("start_provision", run, at, spec=spec, file=file, done=done)
 
     @precondition(has("start_configure"))
     @rule(run=LINES, at=TIMES, done=DONE)
@@ -105,6 +105,12 @@ class EnvironmentMachine(RuleBasedStateMachine):
         assert not isinstance(self.environment, Destroyed)
         in_flight = encode(self.environment).count('"step": null') == 0
         self.move("end", at) if in_flight else self.move("begin", step, at)
+
+    @precondition(has("moved"))
+    @rule(at=TIMES, file=LINES)
+    def moved(self, at: datetime, file: str) -> None:
+        self.move("moved", file, at)
+        assert self.environment.file == file
 
     @precondition(has("expect_resources"))
     @rule(at=TIMES)

@@ -39,7 +39,7 @@ def every_state() -> list[AnyEnvironment]:
     hosts = {"web": Host(address="10.0.0.7", port=22, user="root", ports=(forward,), id="i-1", console=None)}
     spec: dict[str, Any] = {"name": "demo", "größe": 1.5, "list": [1, None, {"a": "b"}], "deep": {"x": {"y": {}}}}
     created = create("demo", spec, "/home/ä/projekt", AT)
-    provisioning = created.start_provision("r1", AT, spec=spec, directory="/home/ä/projekt")
+    provisioning = created.start_provision("r1", AT, spec=spec, file="/home/ä/projekt")
     provisioning = provisioning.begin("render_tofu", AT).end(AT).begin("tofu_apply", AT)
     provisioned = provisioning.found_hosts(hosts, AT).end(AT).succeed(AT)
     configuring = provisioned.start_configure("r2", AT).begin("playbook:web", AT)
@@ -134,7 +134,7 @@ def huge(text: bytes, rng: random.Random) -> bytes:
     size = rng.choice([10_000, 200_000])
     texts = (
         text.replace(b'"demo"', b'"' + b"d" * size + b'"'),
-        text.replace(b'"directory": "', b'"directory": "' + b"9" * size),
+        text.replace(b'"file": "', b'"file": "' + b"9" * size),
         text.replace(b'"spec": {', b'"spec": {"n": ' + b"9" * size + b","),
         text + b" " * size,
     )
@@ -283,7 +283,7 @@ def test_the_place_and_the_problem_are_named(text: str | bytes, field: str, prob
 
 
 def test_what_is_known_to_exist_is_not_lost_with_its_line() -> None:
-    run = create("demo", {}, "/d", AT).start_provision("r1", AT, spec={}, directory="/d").expect_resources(AT)
+    run = create("demo", {}, "/d", AT).start_provision("r1", AT, spec={}, file="/d").expect_resources(AT)
     assert run.resources is Resources.POSSIBLE
     without = "".join(line for line in encode(run).splitlines(keepends=True) if '"resources"' not in line)
     json.loads(without)

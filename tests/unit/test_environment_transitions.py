@@ -40,15 +40,15 @@ TABLE: dict[str, dict[str, str]] = {
     | DESTROY
     | dict.fromkeys(("begin", "end", "expect_resources", "confirm_resources", "found_hosts"), "provisioning")
     | {"succeed": "provisioned", "fail": "provision_failed"},
-    "provisioned": PROVISION | CONFIGURE | DESTROY,
+    "provisioned": PROVISION | CONFIGURE | DESTROY | {"moved": "provisioned"},
     "provision_failed": PROVISION | DESTROY,
     "configuring": PROVISION
     | CONFIGURE
     | DESTROY
-    | dict.fromkeys(("begin", "end"), "configuring")
+    | dict.fromkeys(("begin", "end", "moved"), "configuring")
     | {"succeed": "configured", "fail": "configure_failed"},
-    "configured": PROVISION | CONFIGURE | DESTROY,
-    "configure_failed": PROVISION | CONFIGURE | DESTROY,
+    "configured": PROVISION | CONFIGURE | DESTROY | {"moved": "configured"},
+    "configure_failed": PROVISION | CONFIGURE | DESTROY | {"moved": "configure_failed"},
     "destroying": DESTROY
     | dict.fromkeys(("begin", "end", "resources_gone"), "destroying")
     | {"succeed": "destroyed", "fail": "destroy_failed"},
@@ -102,7 +102,7 @@ def test_fields_are_frozen() -> None:
 
 
 def test_a_run_remembers_its_steps_and_their_times() -> None:
-    run = created().start_provision("r1", AT, spec={}, directory="/d").begin("render_tofu", AT)
+    run = created().start_provision("r1", AT, spec={}, file="/d").begin("render_tofu", AT)
     assert (run.progress.command, run.progress.run_id, run.progress.step) == ("provision", "r1", "render_tofu")
     assert run.progress.step_started_at == AT
     run = run.end(LATER)
@@ -117,7 +117,7 @@ def test_a_run_remembers_its_steps_and_their_times() -> None:
 
 
 def test_two_steps_are_never_in_flight() -> None:
-    run = created().start_provision("r1", AT, spec={}, directory="/d")
+    run = created().start_provision("r1", AT, spec={}, file="/d")
     with pytest.raises(ValueError, match="no step is in flight"):
         run.end(AT)
     with pytest.raises(ValueError, match="tofu_init has not ended"):
@@ -125,7 +125,7 @@ def test_two_steps_are_never_in_flight() -> None:
 
 
 def test_what_is_learned_is_kept_whatever_comes() -> None:
-    run = created().start_provision("r1", AT, spec={}, directory="/d")
+    run = created().start_provision("r1", AT, spec={}, file="/d")
     assert run.resources is Resources.NONE
     run = run.expect_resources(AT)
     assert run.resources is Resources.POSSIBLE
@@ -133,12 +133,12 @@ def test_what_is_learned_is_kept_whatever_comes() -> None:
     run = run.confirm_resources(AT, exist=True).found_hosts(WEB, AT)
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     assert run.expect_resources(LATER).resources is Resources.PRESENT, "known to exist is more than possible"
-    again = run.fail(FAILURE).start_provision("r2", LATER, spec={}, directory="/d")
+    again = run.fail(FAILURE).start_provision("r2", LATER, spec={}, file="/d")
     assert (again.resources, again.hosts) == (Resources.PRESENT, WEB)
 
 
 def test_a_failure_keeps_what_was_done_and_when_it_failed() -> None:
-    run = created().start_provision("r1", AT, spec={}, directory="/d")
+    run = created().start_provision("r1", AT, spec={}, file="/d")
     failed = run.begin("render_tofu", AT).end(AT).begin("tofu_apply", AT).fail(FAILURE)
     assert failed.failure == FAILURE
     assert [step.name for step in failed.finished] == ["render_tofu"]
@@ -146,17 +146,17 @@ def test_a_failure_keeps_what_was_done_and_when_it_failed() -> None:
 
 
 def test_a_new_specification_comes_in_with_a_run() -> None:
-    run = created().start_provision("r1", AT, spec={"new": True}, directory="/elsewhere")
-    assert (run.spec, run.directory) == ({"new": True}, "/elsewhere")
+    run = created().start_provision("r1", AT, spec={"new": True}, file="/elsewhere")
+    assert (run.spec, run.file) == ({"new": True}, "/elsewhere")
     ready = run.succeed(LATER).start_configure("r2", LATER)
-    assert (ready.spec, ready.directory) == ({"new": True}, "/elsewhere")
-    again = ready.start_provision("r3", LATER, spec={}, directory="/there")
-    assert (again.spec, again.directory) == ({}, "/there"), "an empty one is one, too"
+    assert (ready.spec, ready.file) == ({"new": True}, "/elsewhere")
+    again = ready.start_provision("r3", LATER, spec={}, file="/there")
+    assert (again.spec, again.file) == ({}, "/there"), "an empty one is one, too"
 
 
 def test_steps_already_done_are_handed_to_the_next_run() -> None:
     done = (FinishedStep(name="tofu_apply", started_at=AT, ended_at=LATER),)
-    run = created().start_provision("r1", AT, spec={}, directory="/d", done=done)
+    run = created().start_provision("r1", AT, spec={}, file="/d", done=done)
     assert run.progress.finished == done
     assert run.succeed(AT).start_configure("r2", AT).progress.finished == ()
     assert run.succeed(AT).start_configure("r2", AT, done=done).progress.finished == done
@@ -165,7 +165,7 @@ def test_steps_already_done_are_handed_to_the_next_run() -> None:
 def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
     run = (
         created()
-        .start_provision("r1", AT, spec={}, directory="/d")
+        .start_provision("r1", AT, spec={}, file="/d")
         .confirm_resources(AT, exist=True)
         .found_hosts(WEB, AT)
         .start_destroy("r2", AT)
@@ -173,7 +173,7 @@ def test_destroyed_only_when_openTofu_said_so() -> None:  # noqa: N802
     assert (run.resources, run.hosts) == (Resources.PRESENT, WEB)
     with pytest.raises(ValueError, match="may still exist"):
         run.succeed(AT)
-    handed_through = created().start_provision("r1", AT, spec={}, directory="/d").found_hosts(WEB, AT)
+    handed_through = created().start_provision("r1", AT, spec={}, file="/d").found_hosts(WEB, AT)
     with pytest.raises(ValueError, match="may still exist"):
         handed_through.start_destroy("r2", AT).succeed(AT)
     gone = run.resources_gone(LATER)
