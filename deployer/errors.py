@@ -20,7 +20,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import StrEnum
-from typing import ClassVar, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 
 class FailureKind(StrEnum):
@@ -61,6 +61,9 @@ class DeployerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.detail}" if self.detail else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).__new__, (type(self),), self.__dict__  # so that it comes out of a pool of processes
 
     def as_dict(self) -> dict[str, object]:
         """The error as JSON-ready data; what is no part of its `repr` is not told to scripts either."""
@@ -124,6 +127,7 @@ class StepFailed(DeployerError, code="step_failed"):
 class Interrupted(DeployerError, code="interrupted"):
     """The user or the system asked us to stop. Exit code 128 + signal, as a shell would report it."""
 
+    remains: str = "Nothing was changed."
     signum: signal.Signals = field(default=signal.SIGINT, repr=False)
 
     def __post_init__(self) -> None:

@@ -20,13 +20,13 @@ from deployer.config.diff import spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
 from deployer.errors import Declined, DeployerError, InvalidInput, InvalidSpec, UnreadableState, WrongState
-from deployer.events import Notice, Report, ignore, utc_now
+from deployer.events import Event, Notice, Report, ignore, utc_now
 from deployer.process import Context, Interrupts
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
 from deployer.workflows.advice import next_commands, see_all_is_known
-from deployer.workflows.run import Run, Session
+from deployer.workflows.run import Run, Session, log
 
 # What stands in functions below is slow to import, and `list` and `show` do without.
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class Deployer:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._cwd = (cwd or Path()).absolute()
-        self._context = Context(dict(os.environ if environ is None else environ), interrupts or Interrupts(), report)
+        self._context = Context(
+            dict(os.environ if environ is None else environ), interrupts or Interrupts(), _heard(report)
+        )
         self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._context.environ)
         self._lock_timeout = lock_timeout
         self._repository = FileRepository(self.home)
@@ -304,6 +306,8 @@ class Deployer:
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
         interrupts = self._context.interrupts
+        if new and not self.home.exists():
+            self._context.report(Notice(message=f"environments are kept in {self.home} from now on"))
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             interrupts.check(f"before {command}")
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
@@ -336,6 +340,18 @@ class Deployer:
         from deployer.config.loading import load_spec
 
         return load_spec(self._cwd / file)
+
+
+def _heard(report: Report) -> Report:
+    """What happens to an environment does not depend on who listens: a report that fails is logged."""
+
+    def hear(event: Event) -> None:
+        try:
+            report(event)
+        except Exception:  # noqa: BLE001 - whatever it is
+            log.exception("the report of the event %s failed", event.kind)
+
+    return hear
 
 
 def _created(accepted: LoadedSpec) -> Created:

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deployer.config.model import Spec
-from deployer.environment import AnyEnvironment, FinishedStep, InProgress
+from deployer.environment import AnyEnvironment, Configurable, FinishedStep, InProgress
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.lock import Record
-from deployer.workflows.advice import next_commands, what_exists
+from deployer.workflows.advice import again, next_commands, what_exists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ def overview(
         exclude={"hosts": {"__all__": {"id", "console"}}},
     )
     steps = finished_steps(environment)
+    differs = isinstance(environment, Configurable) and any(line.startswith("differs") for line in reality)
+    mend = (again(environment, "up"),) if differs else ()
     return Overview(
         **facts,
         interrupted=isinstance(environment, InProgress) and holder is None,
@@ -58,9 +60,9 @@ def overview(
         provider=spec.provider.title,
         playbooks=spec.configure.playbooks,
         steps=tuple(step.model_dump(mode="json") | {"seconds": round(step.seconds, 1)} for step in steps),
-        log=max(map(str, folder.logs.glob("*.log")), default=""),
+        log=(facts.get("failure") or {}).get("log") or max(map(str, folder.logs.glob("*.log")), default=""),
         tofu_directory=str(folder.tofu),
-        next_commands=(f"deployer show {environment.name}",) if holder else next_commands(environment),
+        next_commands=(f"deployer show {environment.name}",) if holder else (*mend, *next_commands(environment)),
         reality=reality,
     )
 

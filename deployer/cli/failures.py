@@ -17,6 +17,7 @@ from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFai
 def tell(raised: BaseException, options: Options) -> int:
     """Tells what was raised, in the form that was asked for, and returns the exit code."""
     error = as_error(raised)
+    error.help = options.spelled(error.help)
     shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
     write(sys.stderr, shown + "\n")
     if options.output == "json":
@@ -35,7 +36,9 @@ def as_error(error: BaseException) -> DeployerError:
             path = context.command_path if context else "deployer"
             return InvalidInput(text[:1].lower() + text[1:], help=f"{path} --help")
         case KeyboardInterrupt():
-            return Interrupted("interrupted by SIGINT", remains="Nothing was changed.")
+            return Interrupted("interrupted by SIGINT")
+        case FileNotFoundError() if error.filename is None:
+            return StorageFailed("the working directory is not there any more", help="cd ~")
         case OSError() if error.filename is None:
             return StorageFailed("the result could not be written", detail=error.strerror or str(error))
         case _:

@@ -20,6 +20,7 @@ def show_text(overview: Mapping[str, Any]) -> str:
     directory = shlex.quote(str(overview["tofu_directory"]))
     at = f"at {overview['step']}" if overview["step"] else "between two steps"
     doing = " at ".join(filter(None, (holder.get("command"), holder.get("step"))))
+    doing += " (ended; what it started goes on)" if holder.get("alive") is False else ""
     # The command, and the tools that it has started.
     workers = [holder | {"doing": doing}, *holder["children"]] if holder else []
     rows = [
@@ -35,7 +36,7 @@ def show_text(overview: Mapping[str, Any]) -> str:
         *_host_rows(overview),
         *(("done", f"{step['name']}  {duration(step['seconds'])}") for step in overview["steps"]),
         *(("reality", line) for line in overview["reality"]),
-        ("log", failure.get("log") or overview["log"] or "none"),
+        ("log", overview["log"] or "none"),
         ("by hand", f"cd {directory} && tofu destroy" if overview["resources"] != "none" else ""),
         *(("next", command) for command in overview["next_commands"]),
     ]

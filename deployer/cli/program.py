@@ -6,19 +6,24 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 import deployer
 from deployer.cli.overview import finished_text
 from deployer.storage.folder import find_home
+
+if TYPE_CHECKING:
+    from deployer.app.overview import Overview
 
 
 @dataclass
@@ -49,6 +54,15 @@ class Options:
         with progress(self, sys.stderr) as report, Interrupts().listening() as interrupts:
             yield deployer.Deployer(self.home, report=report, interrupts=interrupts, lock_timeout=self.lock_timeout)
 
+    def spelled(self, text: str) -> str:
+        """Commands to paste, with the home that was named: another may have an environment of the same name."""
+        named = f"deployer --home {shlex.quote(str(self.home))} "
+        return re.sub(r"(?<![\w./-])deployer (?=[a-z])", lambda _: named, text) if self.home else text
+
+    def overview(self, found: Overview) -> dict[str, Any]:
+        """What is shown of an environment, as data."""
+        return found.as_dict() | {"next_commands": [*map(self.spelled, found.next_commands)]}
+
     def emit(self, text: str, data: object) -> None:
         """The result to stdout, in the form that was asked for."""
         click.echo(json.dumps(data, default=str) if self.output == "json" else text)
@@ -58,7 +72,7 @@ class Options:
         name that it returned."""
         with self.working() as library:
             name = act(library)
-        overview = self.reading().show(name).as_dict()
+        overview = self.overview(self.reading().show(name))
         self.emit(finished_text(overview, time.monotonic() - self.began), overview)
 
 

@@ -78,7 +78,7 @@ class FileRepository:
     def names(self) -> tuple[str, ...]:
         try:
             found = [p.name for p in (self.home / "environments").iterdir() if _NAME.fullmatch(p.name)]
-            return tuple(sorted(name for name in found if self.folder(name).state.exists()))
+            return tuple(sorted(name for name in found if _begun(self.folder(name))))
         except FileNotFoundError:
             return ()
         except OSError as error:
@@ -160,11 +160,17 @@ class HeldFiles:
             raise storage_failed("cannot write", self.folder.lock, error) from error
 
 
+def _begun(folder: EnvironmentFolder) -> bool:
+    return folder.state.exists() or folder.tofu.exists()  # the latter is made after the first state, and goes before it
+
+
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
     try:
         with folder.state.open("rb") as file:
             data = file.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
+        if _begun(folder):
+            raise unreadable(folder, "it is not there any more") from None
         return None
     except OSError as error:
         raise unreadable(folder, str(error.strerror)) from error

@@ -140,7 +140,8 @@ class Run(Generic[P]):
             self._explain_unsaved(unsaved, after=f"{cause}; and then: ")
             raise unsaved from error
         self._finished("failed", cause)
-        error.remains = f"Its state is {failed.state}. {self._exists()} {error.remains}".rstrip()
+        own = error.remains if isinstance(error, StepFailed) else ""  # of others it is about their command alone
+        error.remains = f"Its state is {failed.state}. {self._exists()} {own}".rstrip()
         error.help = error.help or f"{next_commands(failed)[0]}    # when it is mended; it goes on from {step}"
         if isinstance(error, StepFailed):  # others speak for themselves, by their exit codes too
             error.message, error.detail = f"environment {failed.name}: {step} failed", said

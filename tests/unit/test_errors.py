@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import pickle
 import signal
 
 import pytest
@@ -112,3 +114,18 @@ def test_kinds_are_words_that_stay() -> None:
         "input", "tool", "tofu", "unreachable", "authentication", "cloud_init", "playbook", "timeout", "storage",
         "internal",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StepFailed("it broke", kind=FailureKind.TOFU, detail="why", excerpt="the log"),
+        InvalidSpec("x cannot be used", complaints=["x:1: name: no"]),
+        Interrupted("stopped", signum=signal.SIGTERM),
+        Locked("in use", holder={"pid": 1}),
+    ],
+)
+def test_an_error_comes_whole_out_of_another_process(error: DeployerError) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error)
+        assert (again.as_dict(), str(again), again.exit_code) == (error.as_dict(), str(error), error.exit_code)
