@@ -305,14 +305,14 @@ class Deployer:
 
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
-        interrupts = self._context.interrupts
-        if new and not self.home.exists():
-            self._context.report(Notice(message=f"environments are kept in {self.home} from now on"))
+        interrupts, fresh = self._context.interrupts, not self.home.exists()
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             interrupts.check(f"before {command}")
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
             journal = Journal(held.folder, run_id, self._context.report)
             context = replace(self._context, report=journal, register=held)
+            if fresh:
+                journal(Notice(message=f"environments are kept in {self.home} from now on"))
             yield Session(command, held, held.folder, run_id, journal.log, context)
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, context: Context) -> Tofu:

@@ -151,7 +151,7 @@ def test_errors_are_raised_and_not_printed(project: Project, capfd: pytest.Captu
     assert error.message
     assert "main.tf:1" in error.detail
     assert "provision_failed" in error.remains
-    assert error.help.startswith("deployer up box")
+    assert error.help.startswith(f"deployer up {project.path / NAME}.yml ")
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
 
@@ -184,3 +184,20 @@ def test_a_machine_with_another_host_key(project: Project, fleet: Callable[[int]
         deployer.provision(NAME, from_start=True)
     assert caught.value.kind == "authentication"
     assert "host key" in caught.value.detail
+
+
+def test_a_report_that_fails_and_a_key_that_is_gone(
+    project: Project, fleet: Callable[[int], dict[str, FleetHost]], caplog: pytest.LogCaptureFixture
+) -> None:
+    def report(event: Event) -> None:
+        raise RuntimeError(event.kind)
+
+    on_fleet(project, fleet(1), configure={"playbooks": [project.playbook("one", {"ping": {}})]})
+    deployer = Deployer(report=report, cwd=project.path, environ=project.environ)
+    assert deployer.up(f"{NAME}.yml").state == "configured"
+    assert "the report of the event run_finished failed" in caplog.text
+    (project.path / "key").unlink()
+    with pytest.raises(StepFailed) as caught:
+        deployer.configure(NAME, from_start=True)
+    assert f"the private key {project.path / 'key'} is not there" in caught.value.detail
+    assert deployer.destroy(NAME).state == "destroyed", "nothing of ours needs the key for it"

@@ -203,6 +203,82 @@ def test_common_options_before_and_after_the_command(deployer: Deployer, demo: P
     assert deployer("status", "demo", DEPLOYER_HOME=home).out == "created\n"
 
 
+def test_what_to_type_next_goes_to_the_home_that_was_named(deployer: Deployer, project: Path) -> None:
+    assert deployer("init").code == 0
+    home = project / "other home"
+    done = deployer("--home", str(home), "create", "-f", "demo.yml")
+    assert f"next       deployer --home '{home}' up {project / 'demo.yml'}\n" in done.out
+    assert f"environments are kept in {home} from now on" in done.err
+    again = deployer("create", "-f", "demo.yml", "--home", str(home), "--output", "json")
+    assert f"  next:  deployer --home '{home}' up demo.yml " in again.err
+    assert json.loads(again.out)["error"]["help"].startswith(f"deployer --home '{home}' up demo.yml ")
+    assert "from now on" not in again.err
+    shown = json.loads(deployer("show", "demo", "--home", str(home), "--output", "json").out)
+    assert all(command.startswith(f"deployer --home '{home}' ") for command in shown["next_commands"])
+
+
+def test_a_destroyed_one_is_made_anew_from_its_own_file(deployer: Deployer, demo: Path, project: Path) -> None:
+    (project / "demo.yml").rename(project / "of mine.yml")
+    assert deployer("destroy", "demo", "--yes").code == 0
+    assert deployer("create", "-f", "of mine.yml").code == 0
+    assert deployer("destroy", "demo", "--yes").code == 0
+    next_command = f"deployer create -f '{project / 'of mine.yml'}'"
+    assert next_command in deployer("show", "demo").out
+    refused = deployer("up", "demo")
+    assert refused.code == 3
+    assert "up cannot start from the state destroyed" in refused.err
+    assert f"next:  {next_command}" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda file: None, ""),
+        (lambda file: file.write_text(file.read_text() + "timeouts: {ssh: 700}\n"), "demo.yml has changed"),
+        (lambda file: file.write_text("name: ["), "demo.yml has changed"),
+        (Path.unlink, "demo.yml is not there any more"),
+    ],
+    ids=["same", "another", "broken", "gone"],
+)
+def test_a_command_that_goes_by_the_name_says_that_the_file_is_another(
+    deployer: Deployer, demo: Path, project: Path, change: Callable[[Path], object], words: str
+) -> None:
+    change(project / "demo.yml")
+    done = deployer("plan", "demo", DEPLOYER_TOFU="no-such-tofu")
+    assert done.code == 6
+    assert ("goes by what was accepted" in done.err) == bool(words)
+    assert words in done.err
+
+
+def test_a_state_that_is_gone_beside_its_machines(deployer: Deployer, demo: Path) -> None:
+    (demo / "tofu").mkdir()
+    (demo / "environment.json").unlink()
+    for command in (("show", "demo"), ("destroy", "demo", "--yes"), ("up", "demo.yml")):
+        done = deployer(*command)
+        assert done.code == 5
+        assert "it is not there any more" in done.err
+        assert "tofu state list" in done.err
+    assert "it is not there any more" in deployer("list").out
+
+
+def test_a_working_directory_that_is_gone(project: Path, environ: dict[str, str]) -> None:
+    code = "import os, sys; os.mkdir('inner'); os.chdir('inner'); os.rmdir('../inner'); from deployer.cli import start"
+    argv = [sys.executable, "-c", f"{code}; sys.argv[1:] = ['list']; sys.exit(start())"]
+    done = subprocess.run(argv, cwd=project, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "the working directory is not there any more" in done.stderr
+
+
+def test_an_interrupt_while_the_program_is_loaded_shows_no_traceback(project: Path, environ: dict[str, str]) -> None:
+    interrupting = "import sys, os, signal; sys.meta_path.insert(0, type('', (), {'find_spec': lambda *a: "
+    interrupting += "os.kill(os.getpid(), signal.SIGINT) if a[0] == 'deployer.cli.commands' else None}))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from deployer.cli import start; {interrupting}; sys.exit(start())"],
+        cwd=project, env=environ, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_results_as_json(deployer: Deployer, demo: Path) -> None:
     def data(*arguments: str) -> object:
         return json.loads(deployer(*arguments, "--output", "json").out)

@@ -49,6 +49,7 @@ def test_what_is_shipped_is_what_the_checkout_tracks(checkout: Path, wheel: Path
     for name, path in zip(shipped, tracked, strict=True):
         assert (name in executable) == os.access(checkout / path, os.X_OK), name
     assert {name.split("/")[0].split("-")[0] for name in names} == {"deployer"}
+    assert "deployer/py.typed" in names, "or its types are for nobody"
     assert not [name for name in names if "tfstate" in name or "__pycache__" in name]
 
 
