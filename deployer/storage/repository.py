@@ -87,6 +87,8 @@ class FileRepository:
     def load(self, name: str) -> AnyEnvironment:
         environment = _read(self.folder(name))
         if environment is None:
+            if _begun(self.folder(name)):
+                raise unreadable(self.folder(name), "it is not there any more")
             raise UnknownEnvironment(
                 f"there is no environment {name} in {self.home}",
                 detail=f"environments here: {', '.join(self.names()) or 'none'}",
@@ -169,8 +171,6 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
         with folder.state.open("rb") as file:
             data = file.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
-        if _begun(folder):
-            raise unreadable(folder, "it is not there any more") from None
         return None
     except OSError as error:
         raise unreadable(folder, str(error.strerror)) from error

@@ -253,12 +253,13 @@ def test_a_command_that_goes_by_the_name_says_that_the_file_is_another(
 def test_a_state_that_is_gone_beside_its_machines(deployer: Deployer, demo: Path) -> None:
     (demo / "tofu").mkdir()
     (demo / "environment.json").unlink()
-    for command in (("show", "demo"), ("destroy", "demo", "--yes"), ("up", "demo.yml")):
+    for command in (("show", "demo"), ("destroy", "demo", "--yes"), ("up", "demo")):
         done = deployer(*command)
         assert done.code == 5
         assert "it is not there any more" in done.err
         assert "tofu state list" in done.err
     assert "it is not there any more" in deployer("list").out
+    assert deployer("create", "-f", "demo.yml").code == 0, "the file makes it anew around what exists"
 
 
 def test_a_working_directory_that_is_gone(project: Path, environ: dict[str, str]) -> None:
