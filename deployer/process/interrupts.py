@@ -22,10 +22,10 @@ class Interrupts:
             self.signum = signal.Signals(signum)
         self.count += 1
 
-    def check(self, doing: str) -> None:
+    def check(self, doing: str, detail: str = "") -> None:
         """Raises Interrupted where a stop was requested; `doing` says what is left undone."""
         if self.count:
-            raise Interrupted(f"interrupted by {self.signum.name} at {doing}", signum=self.signum)
+            raise Interrupted(f"interrupted by {self.signum.name} at {doing}", signum=self.signum, detail=detail)
 
     def sleep(self, seconds: float, doing: str) -> None:
         """Waits, in slices short enough that a stop is noticed within 0.2 s. Raises Interrupted then."""

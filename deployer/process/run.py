@@ -95,7 +95,6 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
     argv = (program, *request.argv[1:])
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
-    started = time.monotonic()
     tail: deque[str] = deque(maxlen=20)
 
     def on_stderr(line: str) -> None:
@@ -147,7 +146,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
                 register.child_ended(identity)
     return Outcome(
         returncode=child.returncode,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - stopping.started,
         tail=tuple(tail),
         timed_out=stopping.timed_out,
         interrupted=stopping.interrupted,
@@ -197,19 +196,16 @@ class _Stopping:
         if self.level == 2 and time.monotonic() - self.since > self.request.kill_after:
             wanted = 3
         while self.level < wanted:
-            self._climb()
-
-    def _climb(self) -> None:
-        self.level += 1
-        self.since = time.monotonic()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self.level == 3:
-                os.killpg(self.child.pid, signal.SIGKILL)
-            else:
-                # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
-                self.child.send_signal(signal.SIGINT)
-        message = _STOPPING[self.level - 1].format(self.request.doing, self.since - self.started)
-        self.context.report(Notice(message=message, level="warning"))
+            self.level += 1
+            self.since = time.monotonic()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if self.level == 3:
+                    os.killpg(self.child.pid, signal.SIGKILL)
+                else:
+                    # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
+                    self.child.send_signal(signal.SIGINT)
+            message = _STOPPING[self.level - 1].format(self.request.doing, self.since - self.started)
+            self.context.report(Notice(message=message, level="warning"))
 
 
 class _Output:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
-from deployer.errors import FailureKind, Interrupted, StepFailed
+from deployer.errors import FailureKind, StepFailed
 from deployer.events import Notice, ignore
 from deployer.process import Context, Outcome, Request, Stream, run
 from deployer.tofu.state import locked_by
@@ -135,9 +135,8 @@ class Tofu:
         outcome = run(request, self.context, hear)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
-            signum = self.context.interrupts.signum
-            detail = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"
-            raise Interrupted(f"interrupted by {signum.name} during {doing}", signum=signum, detail=detail)
+            end = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"
+            self.context.interrupts.check(doing, end)
         if outcome.timed_out:
             detail = f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order"
             raise StepFailed(f"{doing} took longer than {limit:.0f} s", kind=FailureKind.TIMEOUT, detail=detail)
