@@ -10,29 +10,33 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from deployer import environment as states
+from deployer.ansible.inventory import inventory_data
+from deployer.app.doctor import Check, examine
 from deployer.app.overview import Overview, finished_steps, overview
+from deployer.app.reality import compare
 from deployer.config.diff import spec_changes
+from deployer.config.loading import load_spec
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
 from deployer.errors import Declined, DeployerError, InvalidInput, InvalidSpec, UnreadableState, WrongState
 from deployer.events import Event, Notice, Report, ignore, utc_now
 from deployer.process import Context, Interrupts
+from deployer.remote.ssh import ssh_argv
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
 from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
+from deployer.tofu.binary import cache_directory, find_engine
+from deployer.tofu.engine import Tofu, tofu_environment
+from deployer.tofu.stream import Plan
+from deployer.workflows import configure, destroy, provision
 from deployer.workflows.advice import next_commands, see_all_is_known
+from deployer.workflows.hosts import targets
 from deployer.workflows.run import Run, Session, log
-
-# What stands in functions below is slow to import, and `list` and `show` do without.
-if TYPE_CHECKING:
-    from deployer.app.doctor import Check
-    from deployer.tofu.engine import Tofu
-    from deployer.tofu.stream import Plan
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,6 @@ class Deployer:
 
     def destroy(self, name: str, *, abandon: bool = False) -> Destroyed:
         """Takes everything away. `abandon`: the caller has looked, and nothing exists; OpenTofu is not asked."""
-        from deployer.workflows import destroy
-
         with self._session(name, "destroy") as session:
             before, spec, folder = self._load(name)
             if isinstance(before, Destroyed):
@@ -138,15 +140,13 @@ class Deployer:
 
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""
-        from deployer.workflows.provision import preview
-
         with self._session(name, "plan") as session:
             before = self._repository.load(name)
             if not isinstance(before, states.Provisionable):
                 raise _gone(before, session)
             self._look_at_file(before, session)
             spec = self._spec(before)
-            return preview(session, spec, self._tofu(session.folder, spec, session.context))
+            return provision.preview(session, spec, self._tofu(session.folder, spec, session.context))
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -167,9 +167,6 @@ class Deployer:
         environment, spec, folder = self._load(name)
         reality: tuple[str, ...] = ()
         if refresh:
-            from deployer.app.reality import compare
-            from deployer.workflows.hosts import targets
-
             context = replace(self._context, report=ignore)
             tofu = self._tofu(folder, spec, context)
             reality = compare(environment, tofu, targets(environment, spec, folder), context)
@@ -177,17 +174,11 @@ class Deployer:
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
-        from deployer.ansible.inventory import inventory_data
-        from deployer.workflows.configure import inventory_environment
-
         loaded = [self._load(n) for n in ((name,) if name else self._repository.names())]
-        return inventory_data([inventory_environment(*found) for found in loaded if found[0].hosts])
+        return inventory_data([configure.inventory_environment(*found) for found in loaded if found[0].hosts])
 
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
-        from deployer.remote.ssh import ssh_argv
-        from deployer.workflows.hosts import targets
-
         environment, spec, folder = self._load(name)
         if not environment.hosts:
             message, detail = f"environment {name} has no hosts to log in to", f"its state is {environment.state}"
@@ -224,8 +215,6 @@ class Deployer:
 
     def doctor(self, *, install: bool = False) -> tuple[Check, ...]:
         """Every tool and circumstance, each with what to type where it is missing."""
-        from deployer.app.doctor import examine
-
         return examine(self._context, install=install)
 
     def _provision(
@@ -236,8 +225,6 @@ class Deployer:
         from_start: bool,
         confirm: Confirm | None,
     ) -> AnyEnvironment:
-        from deployer.workflows import provision
-
         if not isinstance(before, states.Provisionable):
             raise _gone(before, session)
         if accepted is None:
@@ -269,8 +256,6 @@ class Deployer:
         return provision.provision(Run(session, before, started), spec, tofu)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
-        from deployer.workflows import configure
-
         if not isinstance(before, states.Configurable):
             raise _wrong(before, session, "its machines are not ready", next_commands(before)[0])
         resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
@@ -316,9 +301,6 @@ class Deployer:
             yield Session(command, held, held.folder, run_id, journal.log, context)
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, context: Context) -> Tofu:
-        from deployer.tofu.binary import cache_directory, find_engine
-        from deployer.tofu.engine import Tofu, tofu_environment
-
         engine = find_engine(context)
         plugins = private_directory(cache_directory(context.environ) / "plugins")
         environ = tofu_environment(context.environ, plugins)
@@ -337,8 +319,6 @@ class Deployer:
             raise unreadable(self._repository.folder(environment.name), f"field {field}: {first['msg']}") from None
 
     def _accept(self, file: Path) -> LoadedSpec:
-        from deployer.config.loading import load_spec
-
         return load_spec(self._cwd / file)
 
 
