@@ -78,7 +78,7 @@ class Deployer:
 
     def create(self, file: Path) -> Created:
         """A new environment, or a destroyed one anew. Raises InvalidSpec, WrongState."""
-        accepted = self._accept(file)
+        accepted = load_spec(self._cwd / file)
         with self._session(accepted.spec.name, "create", new=True) as session:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
@@ -141,12 +141,11 @@ class Deployer:
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""
         with self._session(name, "plan") as session:
-            before = self._repository.load(name)
+            before, spec, folder = self._load(name)
             if not isinstance(before, states.Provisionable):
                 raise _gone(before, session)
             self._look_at_file(before, session)
-            spec = self._spec(before)
-            return provision.preview(session, spec, self._tofu(session.folder, spec, session.context))
+            return provision.preview(session, spec, self._tofu(folder, spec, session.context))
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -168,8 +167,8 @@ class Deployer:
         reality: tuple[str, ...] = ()
         if refresh:
             context = replace(self._context, report=ignore)
-            tofu = self._tofu(folder, spec, context)
-            reality = compare(environment, tofu, targets(environment, spec, folder), context)
+            hosts = targets(environment, spec, folder)
+            reality = compare(environment, self._tofu(folder, spec, context), hosts, context)
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
@@ -211,7 +210,7 @@ class Deployer:
 
     def validate(self, file: Path) -> Spec:
         """Raises InvalidSpec, with one complaint for each thing wrong."""
-        return self._accept(file).spec
+        return load_spec(self._cwd / file).spec
 
     def doctor(self, *, install: bool = False) -> tuple[Check, ...]:
         """Every tool and circumstance, each with what to type where it is missing."""
@@ -267,7 +266,7 @@ class Deployer:
     def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
         """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""
         try:
-            changed = self._accept(Path(environment.file)).data != environment.spec
+            changed = load_spec(Path(environment.file)).data != environment.spec
         except InvalidSpec:
             changed = True
         if changed:
@@ -285,7 +284,7 @@ class Deployer:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""
         if isinstance(file_or_name, str) and not {".", "/"} & set(file_or_name):
             return file_or_name, None
-        accepted = self._accept(Path(file_or_name))
+        accepted = load_spec(self._cwd / file_or_name)
         return accepted.spec.name, accepted
 
     @contextmanager
@@ -317,9 +316,6 @@ class Deployer:
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in ("spec", *first["loc"]))
             raise unreadable(self._repository.folder(environment.name), f"field {field}: {first['msg']}") from None
-
-    def _accept(self, file: Path) -> LoadedSpec:
-        return load_spec(self._cwd / file)
 
 
 def _heard(report: Report) -> Report:

@@ -28,10 +28,9 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
         who, why = who_answers(target, context)
         if who == "ours":
             lines.append(f"same: {name} answers {where}")
-        elif who == "another":
-            lines.append(f"differs: another machine than {name} answers {where}: {why}")
         else:
-            lines.append(f"differs: {name} does not answer {where}: {why}")
+            found = f"another machine than {name} answers" if who == "another" else f"{name} does not answer"
+            lines.append(f"differs: {found} {where}: {why}")
     return tuple(lines)
 
 

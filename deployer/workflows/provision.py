@@ -51,9 +51,6 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         run.learn(run.environment.found_hosts(hosts, utc_now()))
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
-    def ssh() -> None:
-        wait_ssh(targets(run.environment, spec, folder), spec.timeouts.ssh, session.context)
-
     def cloud_init() -> str:
         if spec.cloud_init is False:
             return "skipped: the file says cloud_init: false"
@@ -73,7 +70,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         "tofu_plan": plan,
         "tofu_apply": apply,
         "read_outputs": read_outputs,
-        "wait_ssh": ssh,
+        "wait_ssh": lambda: wait_ssh(targets(run.environment, spec, folder), spec.timeouts.ssh, session.context),
         "wait_cloud_init": cloud_init,
     }
     return run.conclude(steps, Provisioning.succeed)
