@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.measuring import Comparison, compare, program
 from deployer.environment import AnyEnvironment, Host, create, encode, restore
+from deployer.files import write_atomically
 from deployer.process import Interrupts
-from deployer.storage.atomic import write_atomically
 from deployer.storage.repository import FileRepository
 
 UNAVOIDABLE = "from pydantic import BaseModel, TypeAdapter"

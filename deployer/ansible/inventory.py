@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
 from collections import Counter
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.errors import FailureKind, StepFailed
+from deployer.files import write_private
 
 if TYPE_CHECKING:  # pydantic is not for what only runs a playbook
     from deployer.environment import Host
@@ -68,13 +67,6 @@ def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     hosts = {host: _variables(environment, host) for host in environment.hosts}
     group = _group(environment.name, taken=environment.hosts)
     write_private(path, {"all": {"vars": _FOR_ALL, "children": {group: {"hosts": hosts}}}})
-
-
-def write_private(path: Path, data: Mapping[str, object]) -> None:
-    """Writes `data` as JSON, 0600: it may hold secrets. Not atomically: each command writes it anew. Raises OSError."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
 
 
 def ssh_word(path: Path) -> str:

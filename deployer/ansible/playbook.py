@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.ansible.inventory import write_private
 from deployer.ansible.results import Findings, Record, veil
 from deployer.errors import FailureKind, StepFailed, ToolMissing
+from deployer.files import write_private
 from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_tree, identity_of
 from deployer.process import run as run_process
 

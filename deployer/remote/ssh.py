@@ -9,6 +9,7 @@ from typing import Literal
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import one_line
+from deployer.files import write_atomically
 from deployer.process import Context, Outcome, capture
 
 Answering = Literal["nobody", "unknown", "another", "ours"]
@@ -168,7 +169,4 @@ def _lines(path: Path) -> list[str]:
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.touch(mode=0o600)
-    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
-    new.replace(path)
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
 from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
+from deployer.files import write_atomically
 from deployer.process import Interrupts, ProcessIdentity, Register
-from deployer.storage.atomic import write_atomically
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
 from deployer.storage.lock import Record, locked, own_record, read_record, write_record
 

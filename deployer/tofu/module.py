@@ -5,10 +5,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 from deployer.errors import FailureKind, StepFailed
+from deployer.files import write_private
 
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
@@ -43,7 +43,7 @@ def copy_module(source: Path, folder: Path) -> bool:
         (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
     for stale in before - now:
         (folder / stale).unlink(missing_ok=True)
-    _write_private(folder / _MANIFEST, sorted(now))
+    write_private(folder / _MANIFEST, sorted(now))
     return True
 
 
@@ -52,12 +52,6 @@ def module_differs(source: Path, folder: Path) -> bool:
     files = _files(source, folder)
     same, _, _ = filecmp.cmpfiles(source, folder, files, shallow=False)
     return not files == _manifest(folder) == set(same)
-
-
-def write_variables(folder: Path, values: Mapping[str, object]) -> None:
-    """Writes the input variables, mode 0600 because they may hold secrets. Raises OSError."""
-    _write_private(folder / f".{VARIABLES}.new", values)
-    (folder / f".{VARIABLES}.new").replace(folder / VARIABLES)
 
 
 def _files(source: Path, folder: Path) -> set[str]:
@@ -85,11 +79,6 @@ def _manifest(folder: Path) -> set[str]:
         return set(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return set()
-
-
-def _write_private(path: Path, data: object) -> None:
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(data, indent=2), encoding="utf-8")
 
 
 def _unfit(problem: str, cause: str) -> StepFailed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from deployer.environment import AnyEnvironment, ConfigureFailed, DestroyFailed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable, utc_now
+from deployer.files import write_atomically
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.state import LocalState, look
 
@@ -106,8 +107,7 @@ def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause
     with contextlib.suppress(OSError):
         folder.recovery.unlink(missing_ok=True)
         if cause:
-            folder.recovery.touch(mode=0o600)
-            folder.recovery.write_text(_page(folder, environment, cause, log), encoding="utf-8")
+            write_atomically(folder.recovery, _page(folder, environment, cause, log).encode())
 
 
 def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> str:

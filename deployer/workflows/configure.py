@@ -5,12 +5,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from deployer.ansible.inventory import InventoryEnvironment, write_inventory, write_private
+from deployer.ansible.inventory import InventoryEnvironment, write_inventory
 from deployer.ansible.playbook import PlaybookRun, kept_connections, run_playbook
 from deployer.bundled import bundled
 from deployer.config.model import Spec, is_path
 from deployer.environment import Configured, Configuring, Environment, FinishedStep
 from deployer.errors import FailureKind, StepFailed
+from deployer.files import write_private
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.workflows.hosts import private_key
 from deployer.workflows.run import Run, Step

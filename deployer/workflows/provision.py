@@ -11,10 +11,11 @@ from deployer.config.model import Machine, Spec
 from deployer.environment import FinishedStep, Provisioned, Provisioning
 from deployer.errors import Interrupted, StepFailed
 from deployer.events import utc_now
+from deployer.files import write_private
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import copy_module, module_differs, write_variables
+from deployer.tofu.module import VARIABLES, copy_module, module_differs
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
@@ -107,7 +108,7 @@ def render(session: Session, spec: Spec) -> bool:
         "ssh_public_key": public,
         **spec.provider.options,
     }
-    write_variables(folder.tofu, values)
+    write_private(folder.tofu / VARIABLES, values)
     return another
 
 

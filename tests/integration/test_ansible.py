@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.ansible.inventory import InventoryEnvironment, write_inventory, write_private
+from deployer.ansible.inventory import InventoryEnvironment, write_inventory
 from deployer.ansible.playbook import PlaybookRun, kept_connections, run_playbook
 from deployer.environment import Host
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, TaskProgress
+from deployer.files import write_private
 from deployer.process import Context, Interrupts, ProcessIdentity, is_alive
 from tests.machines.fleet import Fleet, FleetHost
 from tests.machines.keys import KeyPair, make_key_pair

@@ -18,8 +18,8 @@ import pytest
 
 from deployer.environment import create
 from deployer.errors import StorageFailed, UnreadableState
+from deployer.files import write_atomically
 from deployer.process import Interrupts
-from deployer.storage.atomic import write_atomically
 from deployer.storage.folder import private_directory
 from deployer.storage.repository import FileRepository, HeldFiles
 
@@ -29,7 +29,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 WRITER = """
 import sys
 from pathlib import Path
-from deployer.storage.atomic import write_atomically
+from deployer.files import write_atomically
 path, number = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for count in range(number):

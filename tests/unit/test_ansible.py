@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory, write_private
+from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory
 from deployer.ansible.playbook import playbook_environment
 from deployer.ansible.results import Findings, message_of, records_of, veil
 from deployer.environment import Host, PortForward
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Report, TaskProgress, ignore
+from deployer.files import write_private
 
 
 @pytest.mark.parametrize(

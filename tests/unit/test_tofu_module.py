@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import StepFailed
-from deployer.tofu.module import copy_module, module_differs, write_variables
+from deployer.files import write_private
+from deployer.tofu.module import VARIABLES, copy_module, module_differs
 
 
 @pytest.fixture
@@ -102,11 +103,11 @@ def test_a_module_with_our_variables_file_is_refused(source: Path, folder: Path)
 
 def test_variables_are_written_private(source: Path, folder: Path) -> None:
     copy_module(source, folder)
-    write_variables(folder, {"environment": "demo", "token": "secret"})
+    write_private(folder / VARIABLES, {"environment": "demo", "token": "secret"})
     path = folder / "terraform.tfvars.json"
     assert json.loads(path.read_text()) == {"environment": "demo", "token": "secret"}
     assert path.stat().st_mode & 0o777 == 0o600
-    write_variables(folder, {"environment": "demo"})
+    write_private(folder / VARIABLES, {"environment": "demo"})
     assert json.loads(path.read_text()) == {"environment": "demo"}
     assert names(folder) == MODULE | {"terraform.tfvars.json"}
 

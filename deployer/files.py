@@ -1,6 +1,7 @@
-"""The write protocol: a reader sees the old file or the new one, whole, whatever happens. Knows no content."""
+"""How our files are written: a reader sees the old one or the new one, whole, whatever happens. Knows no content."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -30,3 +31,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def write_private(path: Path, data: object) -> None:
+    """Writes `data` as JSON, which may hold secrets; its folder is made where it is missing. Raises OSError."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_atomically(path, json.dumps(data, indent=2).encode())
