@@ -127,7 +127,7 @@ def test_a_machine_is_not_handed_to_another_provider(made: Project) -> None:
     before = made.state_file.read_bytes()
     made.write(provider="existing", hosts={"web": {"address": "127.0.0.1", "port": 9}}, timeouts={"ssh": 1})
     told = made.run("up", f"{NAME}.yml", "--yes", code=3)
-    assert "only ./infra knows how to remove them" in told.err
+    assert "/infra made the machines, and it alone knows how to remove them" in told.err
     assert f"deployer destroy {NAME}" in told.err
     assert made.state_file.read_bytes() == before
     made.run("destroy", NAME, "--yes")
