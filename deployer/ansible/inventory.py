@@ -45,16 +45,15 @@ class InventoryEnvironment:
 def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, object]:
     """Ansible's dynamic inventory: a group for each environment, all host variables under `_meta`.
 
-    A host keeps its name; where several environments have one of that name, each is called `HOST.ENVIRONMENT`. A
-    group's name has `_` for `-`, and `env_` before it where it would be a host's or no identifier. Raises StepFailed
-    (INPUT) for what Ansible or ssh would read as code.
+    A host keeps its name; where several environments have one of that name, each is called `HOST.ENVIRONMENT`. Raises
+    StepFailed (INPUT) for what Ansible or ssh would read as code.
     """
     counts = Counter(host for environment in environments for host in environment.hosts)
     hostvars: dict[str, object] = {}
     groups: dict[str, object] = {}
     for environment in environments:
         names = {host: host if counts[host] == 1 else f"{host}.{environment.name}" for host in environment.hosts}
-        groups[_group(environment.name, taken=counts)] = {"hosts": list(names.values())}
+        groups[_group(environment.name)] = {"hosts": list(names.values())}
         hostvars |= {name: _variables(environment, host) for host, name in names.items()}
     return {"all": {"vars": _FOR_ALL, "children": list(groups)}, **groups, "_meta": {"hostvars": hostvars}}
 
@@ -65,8 +64,7 @@ def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     Raises StepFailed as `inventory_data` does, and OSError.
     """
     hosts = {host: _variables(environment, host) for host in environment.hosts}
-    group = _group(environment.name, taken=environment.hosts)
-    write_private(path, {"all": {"vars": _FOR_ALL, "children": {group: {"hosts": hosts}}}})
+    write_private(path, {"all": {"vars": _FOR_ALL, "children": {_group(environment.name): {"hosts": hosts}}}})
 
 
 def ssh_word(path: Path) -> str:
@@ -93,6 +91,6 @@ def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object
     }
 
 
-def _group(name: str, *, taken: Mapping[str, object]) -> str:
-    group = name.replace("-", "_")
-    return f"env_{group}" if group in taken or group in ("all", "ungrouped") or group[0].isdigit() else group
+def _group(name: str) -> str:
+    """Depends on nothing else, and collides with nothing: no name of a host or an environment has an underscore."""
+    return "env_" + name.replace("-", "_")

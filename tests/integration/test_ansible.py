@@ -226,7 +226,7 @@ def test_rescued_and_ignored_failures_are_none(site: Site) -> None:
 
 def test_an_unreachable_host_is_a_kind_of_its_own(site: Site, hosts: dict[str, FleetHost]) -> None:
     inventory = json.loads((site.project / "hosts.json").read_text())
-    variables = inventory["all"]["children"]["demo"]["hosts"]["host1"]
+    variables = inventory["all"]["children"]["env_demo"]["hosts"]["host1"]
     variables["ansible_port"] = 1
     (site.project / "hosts.json").write_text(json.dumps(inventory))
     error = site.fail(site.playbook(WRITE))
@@ -284,7 +284,7 @@ def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
     (site.project / "filters" / "twice.py").write_text(plugin)
     below = site.project / "playbooks"
     (below / "group_vars").mkdir(parents=True)
-    (below / "group_vars" / "demo.yml").write_text("word: from-group-vars-\n")
+    (below / "group_vars" / "env_demo.yml").write_text("word: from-group-vars-\n")
     (below / "roles" / "say" / "tasks").mkdir(parents=True)
     (below / "roles" / "say" / "tasks" / "main.yml").write_text('- debug: {msg: "{{ word | twice }}"}\n')
     (below / "site.yml").write_text("- hosts: all\n  gather_facts: false\n  roles: [say]\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ECHO = """#!/bin/sh
-echo '{"_meta": {"hostvars": {"web": {"asked": "'"$*"'"}}}, "demo": {"hosts": ["web"]}}'
+echo '{"_meta": {"hostvars": {"web": {"asked": "'"$*"'"}}}, "env_demo": {"hosts": ["web"]}}'
 """
 
 
@@ -37,7 +37,7 @@ def test_ansible_asks_deployer(tmp_path: Path, checkout: Path, beside: bool, env
     )
     assert shown.returncode == 0, shown.stderr
     data = json.loads(shown.stdout)
-    assert data["demo"]["hosts"] == ["web"]
+    assert data["env_demo"]["hosts"] == ["web"]
     assert data["_meta"]["hostvars"]["web"]["asked"] == asked
 
 

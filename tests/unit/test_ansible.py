@@ -199,8 +199,8 @@ def host(address: str = "127.0.0.1", user: str = "deployer") -> Host:
 
 def test_host_variables(tmp_path: Path) -> None:
     data: Any = inventory_data([inventory(tmp_path)])
-    assert data["demo"] == {"hosts": ["web"]}
-    assert data["all"]["children"] == ["demo"]
+    assert data["env_demo"] == {"hosts": ["web"]}
+    assert data["all"]["children"] == ["env_demo"]
     variables = data["_meta"]["hostvars"]["web"]
     assert variables["deployer_ports"] == [80, 443]
     assert variables["deployer_forwards"] == [{"host": 8080, "machine": 80}]
@@ -213,12 +213,22 @@ def test_host_variables(tmp_path: Path) -> None:
 def test_hosts_and_groups_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     data: Any = inventory_data([
         inventory(tmp_path, "my-shop", web=host(), db=host()), inventory(tmp_path, "db", web=host()),
-        inventory(tmp_path, "2nd", cache=host()),
+        inventory(tmp_path, "3", cache=host()), inventory(tmp_path, "env-3", queue=host()),
+        inventory(tmp_path, "env-shop", store=host()), inventory(tmp_path, "shop", shop=host()),
     ])  # fmt: skip
-    assert data["my_shop"] == {"hosts": ["web.my-shop", "db"]}
+    assert data["env_my_shop"] == {"hosts": ["web.my-shop", "db"]}
     assert data["env_db"] == {"hosts": ["web.db"]}
-    assert data["env_2nd"] == {"hosts": ["cache"]}
-    assert set(data["_meta"]["hostvars"]) == {"web.my-shop", "db", "web.db", "cache"}
+    assert (data["env_3"], data["env_env_3"]) == ({"hosts": ["cache"]}, {"hosts": ["queue"]})
+    assert (data["env_env_shop"], data["env_shop"]) == ({"hosts": ["store"]}, {"hosts": ["shop"]})
+    assert set(data["_meta"]["hostvars"]) == {"web.my-shop", "db", "web.db", "cache", "queue", "store", "shop"}
+
+
+def test_a_group_has_one_name_whatever_else_there_is(tmp_path: Path) -> None:
+    alone: Any = inventory_data([inventory(tmp_path, "web", one=host())])
+    among: Any = inventory_data([inventory(tmp_path, "web", one=host()), inventory(tmp_path, "other", web=host())])
+    write_inventory(tmp_path / "hosts.json", inventory(tmp_path, "web", web=host()))
+    assert alone["env_web"] == among["env_web"] == {"hosts": ["one"]}
+    assert [*json.loads((tmp_path / "hosts.json").read_text())["all"]["children"]] == ["env_web"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "web.example.com", "::1", "fe80::1%eth0", "2001:db8::7"])
