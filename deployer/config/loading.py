@@ -103,7 +103,7 @@ def _read(path: Path) -> str:
 
 
 def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
-    """Whether the provider is there, and whether its hosts have what it needs."""
+    """Whether the provider is there, and whether its hosts have what it needs, and names that Ansible can bear."""
     provider, taken = spec.provider, dict[int, str]()
     known = sorted(path.name for path in bundle.glob("*") if _is_module(path))
     if provider.path is not None:
@@ -113,6 +113,8 @@ def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
         hint = f"{_suggestion(provider.title, known)}; or give the path of a module"
         yield ("provider", "name"), f"no bundled provider {provider.title}; {hint}"
     for host, machine in spec.hosts.items():
+        if host in ("all", "ungrouped", "localhost"):
+            yield ("hosts", host), "Ansible has a meaning of its own for this name; give the host another"
         if provider.name == "existing" and machine.address is None:
             yield ("hosts", host), "the provider existing needs this host's address"
         for option in ("address", "port", "user"):

@@ -171,6 +171,13 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             MINIMAL + "provider: {path: bundled}\n",
             "demo.yml:3: provider.path: no folder with *.tf or *.tofu files: bundled",
         ),
+        *(
+            (
+                f"name: demo\nhosts:\n  web: {{}}\n  {name}: {{}}\n",
+                f"demo.yml:4: hosts.{name}: Ansible has a meaning of its own for this name; give the host another",
+            )
+            for name in ("all", "ungrouped", "localhost")
+        ),
         (MINIMAL + "provider: existing\n", "demo.yml:2: hosts.web: the provider existing needs this host's address"),
         (
             "name: demo\nhosts: {web: {address: 10.0.0.1}}\n",
