@@ -81,7 +81,8 @@ def veil(variables: Mapping[str, object]) -> Callable[[str], str]:
     names: dict[str, str] = {}
     for name, value in _leaves(variables):
         if len(value) >= (4 if _SECRET_NAME.search(name) else 8):
-            for written in (value, json.dumps(value)[1:-1], *value.splitlines()):
+            in_json = (json.dumps(value, ensure_ascii=plain)[1:-1] for plain in (True, False))  # Ansible writes either
+            for written in (value, *in_json, *value.splitlines()):
                 if len(written.strip()) >= 4:
                     names.setdefault(written, "{{ " + name + " }}")
     longest_first = sorted(names, key=len, reverse=True)
@@ -90,8 +91,8 @@ def veil(variables: Mapping[str, object]) -> Callable[[str], str]:
 
 
 def _leaves(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield name, value
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        yield name, str(value)
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, below in items:
         yield from _leaves(below, f"{name}.{key}".lstrip("."))

@@ -98,7 +98,9 @@ class Ssh(_Section):
 
 class Configure(_Section):
     playbooks: tuple[Playbook, ...] = Field(default=(), description="A list: bundled ones by name, yours by path.")
-    variables: Variables = Field(default={}, description="For all playbooks. Names of letters, digits, _. Never shown.")
+    variables: Variables = Field(
+        default={}, description="For all playbooks. Names: letters, digits, _. Veiled in output."
+    )
     vault_password_file: Located | None = Field(default=None, description="A file with the Ansible Vault password.")
 
 

@@ -41,6 +41,17 @@ relative to the file, and `~` is your home. Unknown fields are errors, and so ar
 
 _EXAMPLE = """\
 
+## Secrets
+
+In what Ansible says, on the screen, in logs, events and errors, `{{{{ name }}}}` stands in the place of a value from
+`configure.variables`: of a text or number of 8 characters or more, of 4 where the name has `pass`, `secret`, `token`,
+`key`, `credential` or `private` in it, and of each line of a longer text. Not replaced are shorter values, true and
+false, what a tool has transformed (encoded, quoted, cut), and what comes from elsewhere, as from `group_vars` or a
+vault: give such tasks `no_log: true`.
+
+In what OpenTofu says, nothing is replaced: where `provider.options` has secrets, declare those variables of the module
+`sensitive`.
+
 ## A whole file
 
 What `deployer init` writes:

@@ -87,6 +87,16 @@ def test_values_of_variables_give_way_to_their_names() -> None:
     assert veil({})("as it is") == "as it is"
 
 
+def test_numbers_and_letters_of_any_language_are_veiled(tmp_path: Path) -> None:
+    passphrase = 'schlüs"sel\\wort'
+    veiled = veil({"db_password": 83746510, "pin_token": 4711, "share": 0.123456789, "passphrase": passphrase,
+                   "port": 8080, "private": True})  # fmt: skip
+    assert veiled("login 83746510 4711, 0.123456789") == "login {{ db_password }} {{ pin_token }}, {{ share }}"
+    for ensure_ascii in (True, False):
+        assert veiled(json.dumps({"cmd": passphrase}, ensure_ascii=ensure_ascii)) == '{"cmd": "{{ passphrase }}"}'
+    assert veiled("port 8080, True, true") == "port 8080, True, true"
+
+
 def findings(*shown: dict[str, Any], report: Report = ignore) -> Findings:
     found = Findings("playbook:web", veil=veil({"password": "canary-secret"}), report=report)
     for record in shown:

@@ -210,7 +210,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             MINIMAL + "configure: {variables: {a-b: 1}}\n",
             (
                 "demo.yml:3: configure.variables.a-b: String should match pattern '^[A-Za-z_][A-Za-z0-9_]*$' "
-                "(For all playbooks. Names of letters, digits, _. Never shown)"
+                "(For all playbooks. Names: letters, digits, _. Veiled in output)"
             ),
         ),
         (
