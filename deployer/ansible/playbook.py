@@ -164,6 +164,10 @@ def playbook_environment(
         "ANSIBLE_NOCOLOR": "True",
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
+        # Over the user's ansible.cfg: it would ask on ansible-runner's terminal, where nobody answers.
+        "ANSIBLE_ASK_PASS": "False",
+        "ANSIBLE_ASK_VAULT_PASS": "False",
+        "ANSIBLE_BECOME_ASK_PASS": "False",
     }
     if project is not None and Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg").is_file():
         return env  # it rules alone

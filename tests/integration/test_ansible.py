@@ -277,6 +277,20 @@ def test_nothing_waits_for_an_answer(site: Site) -> None:
     assert "none given" in site.recorder.output
 
 
+def test_nobody_is_asked_for_a_password(site: Site) -> None:
+    asking = "[defaults]\nask_pass = True\nask_vault_pass = True\n[privilege_escalation]\nbecome_ask_pass = True\n"
+    (site.project / "ansible.cfg").write_text(asking)
+    site.timeout = 30
+    assert site.run(site.playbook(WRITE)) == "ok=2 changed=2"
+    tool, password, vault = Path(sys.executable).with_name("ansible-vault"), site.project / "pw", site.project / "v.yml"
+    password.write_text("opens the vault")
+    vault.write_text("vaulted: x\n")
+    subprocess.run([tool, "encrypt", "--vault-password-file", password, vault], check=True, capture_output=True)
+    error = site.fail(site.playbook(WRITE, head="hosts: all\n  gather_facts: false\n  vars_files: [v.yml]"))
+    assert error.kind is FailureKind.INPUT
+    assert "no vault secrets found" in error.detail
+
+
 def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
     (site.project / "ansible.cfg").write_text("[defaults]\nfilter_plugins = ./filters\n")
     (site.project / "filters").mkdir()

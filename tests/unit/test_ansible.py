@@ -298,10 +298,11 @@ def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
         assert env["ANSIBLE_PIPELINING"] == "True"
 
 
-def test_the_users_ansible_cfg_says_everything(tmp_path: Path) -> None:
+def test_the_users_ansible_cfg_says_everything_but_to_ask(tmp_path: Path) -> None:
     (tmp_path / "ansible.cfg").touch()
     theirs = playbook_environment({}, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
     assert not {"ANSIBLE_FORKS", "ANSIBLE_ROLES_PATH", "ANSIBLE_PIPELINING"} & set(theirs)
+    assert {theirs[f"ANSIBLE_{what}"] for what in ("ASK_PASS", "ASK_VAULT_PASS", "BECOME_ASK_PASS")} == {"False"}
     ours = playbook_environment({}, project=None, scratch=tmp_path, sockets=tmp_path)
     assert ours["ANSIBLE_PIPELINING"] == "True"
 
