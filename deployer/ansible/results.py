@@ -16,6 +16,7 @@ Record = dict[str, Any]
 
 _LONGEST = 100_000  # characters: a record longer than a megabyte would not arrive whole
 _SAID = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout")  # the best first
+_ERROR = ("[ERROR]: ", "ERROR! ")  # as a line begins, since Ansible 2.19 and before
 _SECRET_NAME = re.compile(r"pass|secret|token|key|credential|private", re.IGNORECASE)
 
 
@@ -59,7 +60,7 @@ def message_of(result: Mapping[str, Any]) -> str:
     for item in (*(result.get("results") or ()), *(result.get("failed_modules") or {}).values()):
         if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable")):
             return message_of(item)
-    message = result.get("msg", "")
+    message = result.get("msg", result.get("reason", ""))  # an include that cannot be done has a reason
     text = message if isinstance(message, str) else json.dumps(message)
     if result.get("unreachable"):
         text = _last_line(text)  # ssh's cause; before it come banners and a changed host key's frame
@@ -131,11 +132,14 @@ class Findings:
         return printable(self._veil(text))  # before anything is cut off, or half a secret would be left
 
     def _line(self, text: str) -> None:
+        continued = text.strip() and self._lines and self._lines[-1].startswith(_ERROR)
         self._lines.append(text)
-        if text.startswith(("[ERROR]: ", "ERROR! ")):
+        if text.startswith(_ERROR):
             self._error = one_line(text.partition(" ")[2])
         elif text.startswith("Origin: ") and self._error and " (" + text[8:] not in self._error:
             self._error += f" ({text[8:]})"
+        elif continued:
+            self._error = one_line(f"{self._error} {text}")  # "Unable to retrieve file contents.": which is said here
         self._report(Output(source="ansible", line=text))
 
     def _task(self, task: str, status: str, host: str, message: str) -> None:

@@ -200,6 +200,7 @@ def test_facts_are_gathered_once_for_all_playbooks_of_a_run(site: Site) -> None:
         ("command: ls {{ password }}", "ls: cannot access '{{ password }}'"),
         ("command: ls {{ nowhere }}", "'nowhere' is undefined"),
         ("assert: {that: 1 == 2}", "Assertion failed: 1 == 2"),
+        ("include_role: {name: nowhere}", "the role 'nowhere' was not found in"),
         ("apt: {nonsense: 1}", "Unsupported parameters"),
     ],
 )  # fmt: skip
@@ -253,6 +254,7 @@ def test_a_changed_host_key_is_refused(site: Site) -> None:
         ("- hosts: all\n  roles: [nowhere]\n", "the role 'nowhere' was not found"),
         ("- hosts: [\n", "YAML parsing failed"),
         ("nothing: here\n", "list of plays"),
+        ("- import_playbook: no-site.yml\n", "no-site.yml' on the Ansible Controller"),
     ],
 )  # fmt: skip
 def test_a_playbook_that_cannot_be_used_names_the_place(site: Site, text: str, cause: str) -> None:

@@ -32,6 +32,7 @@ from deployer.files import write_private
         ({"msg": "MODULE FAILURE\nSee stdout", "module_stderr": "sudo: x"}, "MODULE FAILURE See stdout: sudo: x"),
         ({"msg": "Assertion failed", "assertion": "1 == 2"}, "Assertion failed: 1 == 2"),
         ({"stderr": "only this"}, "only this"),
+        ({"changed": False, "reason": "the role 'x' was not found"}, "the role 'x' was not found"),
         ({"msg": ["a", 1]}, '["a", 1]'),
         ({}, "no message"),
         ({"censored": "hidden", "msg": "secret"}, "hidden, because the task has no_log"),
@@ -179,6 +180,13 @@ def test_a_playbook_that_cannot_start_names_file_and_line() -> None:
     error = findings(*shown, end(1)).failure
     assert (error.kind, error.detail) == (FailureKind.INPUT, "no role 'x' (/p/site.yml:2:11)")
     assert "column 11" in error.excerpt
+
+
+def test_an_error_goes_on_in_the_next_line() -> None:
+    shown = ("[ERROR]: Unable to retrieve file contents.", "Could not find or access '/p/no.yml'.", "If you are")
+    assert findings(*map(line, shown), end(1)).failure.detail == f"{shown[0][9:]} {shown[1]}"
+    shown = ("ERROR! no role 'x'", "", "The error appears to be in")
+    assert findings(*map(line, shown), end(1)).failure.detail == "no role 'x'"
 
 
 def test_a_child_that_died_is_a_tool_that_failed() -> None:
