@@ -163,9 +163,10 @@ class Findings:
         """The error for a playbook that ended and did not succeed."""
         if bad := self._failed or self._unreachable:
             first = next(host for host in (*self._failures, *bad) if host in bad)
-            others = ", ".join(host for host in (*self._failed, *self._unreachable) if host != first)
-            also = f"; and not done on {one_line(others, 200)}" if others else ""
-            detail = f"{first}: {self._failures.get(first, 'no message')}{also}"
+            detail = f"{first}: {self._failures.get(first, 'no message')}"
+            for what, hosts in (("also failed", self._failed), ("unreachable", self._unreachable)):
+                if others := ", ".join(host for host in hosts if host != first):
+                    detail += f"; {what}: {one_line(others, 200)}"
             if self._failed:
                 return StepFailed(f"{self._step} failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
             return StepFailed(f"{self._step} could not reach {first}", kind=FailureKind.UNREACHABLE, detail=detail)

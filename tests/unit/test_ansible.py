@@ -155,7 +155,7 @@ def test_the_first_failing_host_is_told_and_the_others_named() -> None:
         task("unreachable", "c", "no route"), task("failed", "b", "broke"), task("failed", "a", "broke too"),
         recap("a", "b", unreachable=("c",)), end(2),
     ).failure  # fmt: skip
-    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "b: task 'T': broke; and not done on a, c")
+    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "b: task 'T': broke; also failed: a; unreachable: c")
 
 
 @pytest.mark.parametrize("before", [0, 592, 100_000])
@@ -173,6 +173,8 @@ def test_a_message_is_bounded_and_nothing_of_a_secret_is_left_at_the_cut(before:
 def test_unreachable_is_a_kind_of_its_own() -> None:
     error = findings(task("unreachable", "a", "no route"), recap(unreachable=("a",)), end(4)).failure
     assert (error.kind, error.detail) == (FailureKind.UNREACHABLE, "a: task 'T': no route")
+    error = findings(task("unreachable", "b", "no route"), recap(unreachable=("a", "b")), end(4)).failure
+    assert (error.message, error.detail) == ("playbook:web could not reach b", "b: task 'T': no route; unreachable: a")
 
 
 def test_a_playbook_that_cannot_start_names_file_and_line() -> None:
