@@ -172,8 +172,17 @@ class Deployer:
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
-        """Ansible's dynamic inventory of one environment, or of all that have hosts. Raises UnreadableState."""
-        loaded = [self._load(n) for n in ((name,) if name else self._repository.names())]
+        """Ansible's dynamic inventory of one environment, or of all that have hosts; of all, one that cannot be read is
+        left out, with a warning. Raises UnreadableState for the one that was named."""
+        loaded: list[tuple[AnyEnvironment, Spec, EnvironmentFolder]] = []
+        for each in self._repository.names() if name is None else (name,):
+            try:
+                loaded.append(self._load(each))
+            except UnreadableState as error:
+                if name is not None:
+                    raise
+                message = f"environment {each} is not in the inventory: {error}"
+                self._context.report(Notice(message=message, environment=each, level="warning"))
         return inventory_data([configure.inventory_environment(*found) for found in loaded if found[0].hosts])
 
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:

@@ -268,7 +268,8 @@ def inventory(options: Options, name: str | None, listed: bool, host: str | None
     """
     if listed and host:
         raise click.UsageError("give either --list or --host")
-    found: Any = options.reading().inventory(name)
+    with options.working() as deployer:
+        found: Any = deployer.inventory(name)
     data = found.get("_meta", {}).get("hostvars", {}).get(host, {}) if host else found
     options.emit(json.dumps(data, indent=2), data)
 

@@ -16,6 +16,8 @@ import pytest
 
 from deployer.cli.commands import program as group
 from deployer.cli.main import main
+from deployer.environment import Host, create, encode
+from deployer.events import utc_now
 from tests.watching import until
 
 PROGRAM = (sys.executable, "-m", "deployer.cli.main")
@@ -186,6 +188,26 @@ def test_a_damaged_state(deployer: Deployer, demo: Path, content: str) -> None:
     assert listed.code == 0
     assert json.loads(listed.out)[0]["problem"]
     assert state.read_text() == content
+
+
+def test_an_unreadable_environment_takes_no_hosts_of_others_from_ansible(deployer: Deployer, demo: Path) -> None:
+    at = utc_now()
+    spec = json.loads((demo / "environment.json").read_text())["spec"] | {"name": "shop"}
+    host = Host(address="192.0.2.1", port=22, user="me", ports=(), id=None, console=None)
+    making = create("shop", spec, str(demo), at).start_provision("run", at, spec=spec, directory=str(demo))
+    (demo.parent / "shop").mkdir()
+    (demo.parent / "shop" / "environment.json").write_text(encode(making.found_hosts({"web": host}, at)))
+    (demo / "environment.json").write_text("{")
+    told = deployer("inventory", "--list")
+    assert told.code == 0
+    assert json.loads(told.out)["env_shop"] == {"hosts": ["web"]}
+    assert "warning: environment demo is not in the inventory" in told.err
+    assert str(demo / "environment.json") in told.err
+    told = deployer("inventory", "demo", "--list")
+    assert (told.code, told.out) == (5, "")
+    told = deployer("inventory", "")
+    assert (told.code, told.out) == (2, "")
+    assert "'' is not a name" in told.err
 
 
 def test_common_options_before_and_after_the_command(deployer: Deployer, demo: Path, tmp_path: Path) -> None:
