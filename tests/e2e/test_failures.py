@@ -46,7 +46,7 @@ def test_cloud_init_that_fails(project: Project) -> None:
     saved = assert_failed(project, "provision_failed", "wait_cloud_init", "cloud_init", "web")
     assert saved["resources"] == "present"
     assert saved["hosts"]["web"]["port"] == project.machines()["web"].port
-    assert "  next:  deployer up box" in told.err
+    assert f"  next:  deployer up {project.path / NAME}.yml" in told.err
     # The end of cloud-init's own log is shown once, and not kept.
     assert "cloud-init" in told.err
     # Nothing is repaired behind the user's back: again, the same.
@@ -122,7 +122,7 @@ def test_up_sees_to_the_machines_first(project: Project) -> None:
     machine.process.end(signal.SIGKILL, 10)
     told = project.run("configure", NAME, code=1)
     assert_failed(project, "configure_failed", "playbook:site", "unreachable", "web")
-    assert f"  next:  deployer up {NAME}" in told.err
+    assert f"  next:  deployer up {project.path / NAME}.yml" in told.err
     project.tofu("taint", 'terraform_data.machine["web"]')
     project.playbook("site", {"ping": {}})
     assert "replace  terraform_data.machine" in project.run("up", NAME, code=2).err

@@ -34,7 +34,7 @@ def test_during_an_apply(project: Project, signum: signal.Signals) -> None:
     assert told.code == 128 + signum
     assert "asked tofu apply to stop" in told.err, told.err
     assert f"was interrupted by {signum.name} at tofu_apply" in told.err
-    assert f"  next:  deployer provision {NAME}" in told.err
+    assert f"  next:  deployer up {project.path / NAME}.yml    # goes on from there" in told.err
     assert_interrupted(project, "provisioning", "tofu_apply")
     assert project.state["resources"] == "possible"
     # OpenTofu's state is whole, and nobody holds its lock.

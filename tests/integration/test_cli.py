@@ -194,7 +194,7 @@ def test_an_unreadable_environment_takes_no_hosts_of_others_from_ansible(deploye
     at = utc_now()
     spec = json.loads((demo / "environment.json").read_text())["spec"] | {"name": "shop"}
     host = Host(address="192.0.2.1", port=22, user="me", ports=(), id=None, console=None)
-    making = create("shop", spec, str(demo), at).start_provision("run", at, spec=spec, directory=str(demo))
+    making = create("shop", spec, str(demo), at).start_provision("run", at, spec=spec, file=str(demo))
     (demo.parent / "shop").mkdir()
     (demo.parent / "shop" / "environment.json").write_text(encode(making.found_hosts({"web": host}, at)))
     (demo / "environment.json").write_text("{")
