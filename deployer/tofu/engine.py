@@ -15,8 +15,8 @@ from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import Notice, ignore
-from deployer.process import Context, Outcome, Request, Stream, run
+from deployer.events import Notice, ignore, printable
+from deployer.process import Context, Deadline, Outcome, Request, Stream, left_at_work, run
 from deployer.tofu.state import locked_by
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
@@ -116,14 +116,37 @@ class Tofu:
 
     def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder(self.context.report)
-        if "-lock=false" not in argv and (holder := locked_by(self.folder)):
-            message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
-            self.context.report(Notice(message=message, level="warning"))
+        if "-lock=false" not in argv:
+            self._await_orphans(min(limit, _LOCK_TIMEOUT))
+            if holder := locked_by(self.folder):
+                message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
+                self.context.report(Notice(message=message, level="warning"))
         outcome = self._run(argv, limit, decoder.line)
         fine = (0, 2) if argv[1] == "plan" else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine:
             raise decoder.failure(argv[1], _last_words(outcome))
         return decoder, outcome.returncode
+
+    def _await_orphans(self, limit: float) -> None:
+        """Waits for what an OpenTofu that was killed had started, such as a local-exec: it may still make something
+        that would then be running without anybody knowing it. Raises StepFailed where that does not end in time."""
+        deadline = Deadline(limit)
+        told = False
+        # But not for a provider's plugin, which never ends by itself; comm(5) cuts its name off here.
+        while orphans := {p: n for p, n in left_at_work(self.folder).items() if not n.startswith("terraform-provi")}:
+            named = ", ".join(f"process {pid} ({printable(name)})" for pid, name in sorted(orphans.items()))
+            if deadline.expired:
+                raise StepFailed(
+                    f"an OpenTofu that is gone has left {named} at work",
+                    kind=FailureKind.TOFU,
+                    detail="it may still make something, which nobody would know of then",
+                    help=f"kill {' '.join(map(str, sorted(orphans)))}    # or wait for it; then the same command again",
+                )
+            if not told:
+                message = f"an OpenTofu that is gone has left {named} at work; waiting up to {limit:.0f} s for it"
+                self.context.report(Notice(message=message, level="warning"))
+                told = True
+            self.context.interrupts.sleep(0.2, f"waiting for {named}")
 
     def _run(self, argv: tuple[str, ...], limit: float, on_stdout: Callable[[str], None]) -> Outcome:
         doing = f"tofu {argv[1]}"

@@ -430,6 +430,88 @@ def test_a_killed_command_is_known_as_such(bench: Bench) -> None:
     assert locked_by(bench.folder) == ""
 
 
+# Its local-exec heeds nobody, and starts its server once `hold` is gone. In a folder of its own, as a script would.
+STUBBORN = """
+resource "terraform_data" "server" {
+  provisioner "local-exec" {
+    command = <<-EOT
+      trap "" INT TERM
+      mkdir -p machine; cd machine; touch begun
+      while [ -e ../hold ]; do sleep 0.05; done
+      setsid sleep 300 > log 2>&1 & echo $! > pid
+    EOT
+  }
+}
+"""
+
+on_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="what is left at work is found in /proc")
+
+
+@pytest.fixture
+def orphaned(bench: Bench) -> Iterator[Path]:
+    """OpenTofu was killed, and its local-exec goes on until the file that is given is removed."""
+    bench.write(STUBBORN).tofu().init()
+    hold, machine = bench.folder / "hold", bench.folder / "machine"
+    hold.touch()
+    by_hand = bench.by_hand("apply", "-auto-approve")
+    try:
+        until((machine / "begun").exists, what="the local-exec is at work")
+        by_hand.kill()
+        by_hand.communicate(timeout=60)
+        yield hold
+    finally:
+        hold.unlink(missing_ok=True)
+        until(lambda: (machine / "pid").exists() and (machine / "pid").read_text(), what="it has started its server")
+        os.kill(int((machine / "pid").read_text()), signal.SIGKILL)
+
+
+@on_proc
+def test_what_a_killed_command_left_at_work_is_waited_for(bench: Bench, orphaned: Path) -> None:
+    """Otherwise it starts its server when all is said to be taken away. The server itself does not count."""
+
+    def let_go(event: Event) -> None:
+        if isinstance(event, Notice):
+            threading.Timer(1.5, orphaned.unlink).start()
+
+    bench.react = let_go
+    bench.tofu().destroy()
+    assert (bench.folder / "machine" / "pid").exists()
+    (warning,) = bench.warnings
+    assert "an OpenTofu that is gone has left process " in warning
+    assert "(sh)" in warning
+    bench.tofu().destroy()
+    assert len(bench.warnings) == 1
+
+
+@on_proc
+def test_what_is_left_at_work_and_does_not_end(bench: Bench, orphaned: Path) -> None:
+    with pytest.raises(StepFailed, match=r"has left process \d+ \(sh\).* at work") as caught:
+        bench.tofu(limit=1).destroy()
+    assert caught.value.kind == "tofu"
+    assert caught.value.help.startswith("kill ")
+    assert orphaned.exists(), "it goes on"
+    bench.tofu().plan()  # a question does not wait
+    bench.react = lambda event: bench.interrupts.request()
+    with pytest.raises(Interrupted, match="waiting for process"):
+        bench.tofu().destroy()
+
+
+@on_proc
+def test_others_who_work_in_the_folder_are_not_waited_for(bench: Bench) -> None:
+    """A server with its output elsewhere, and a pipeline of the user's."""
+    bench.write("").tofu().init()
+    with (
+        subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.DEVNULL) as server,
+        subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.PIPE) as piped,
+    ):
+        try:
+            bench.tofu().destroy()
+        finally:
+            server.kill()
+            piped.kill()
+    assert bench.warnings == []
+
+
 def test_outputs_of_a_folder_without_a_state(bench: Bench) -> None:
     tofu = bench.write(MODULE).tofu()
     tofu.init()
