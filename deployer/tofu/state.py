@@ -21,8 +21,8 @@ class LocalState:
     """`absent`: no file; `empty`: zero bytes, as a kill can leave it; `remote`: the module keeps its state elsewhere.
 
     `resources` are the addresses of what exists, each with the provider's own id.
-    `interrupted` says that an OpenTofu which no longer runs left its lock's note: it was killed, and what it was making
-    may not be in the state.
+    `interrupted` says that what an OpenTofu which no longer runs was making may not be in the state: it was killed, and
+    left its lock's note, or the disk was so full that it left an errored.tfstate of zero bytes.
     `errored` is the state that OpenTofu could not write to its place, to be pushed by hand.
     """
 
@@ -35,10 +35,11 @@ class LocalState:
 
 def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
-    interrupted = (folder / _NOTE).exists() and _lock_holder(folder) is None
     errored = folder / "errored.tfstate"
+    size = errored.stat().st_size if errored.exists() else None
+    interrupted = size == 0 or ((folder / _NOTE).exists() and _lock_holder(folder) is None)
     condition, resources = _contents(folder)
-    return LocalState(condition, resources, interrupted=interrupted, errored=errored if errored.exists() else None)
+    return LocalState(condition, resources, interrupted=interrupted, errored=errored if size else None)
 
 
 def locked_by(folder: Path) -> str:

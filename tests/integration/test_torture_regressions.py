@@ -88,6 +88,21 @@ def test_a_state_that_was_not_pushed_is_not_planned_over(where: Arena) -> None:
         assert not (tofu / "terraform.tfstate").exists()
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_an_empty_errored_state_bars_no_way(where: Arena, older: bool) -> None:
+    """A full disk leaves errored.tfstate without a byte: all commands refused for ever, with a push that cannot work.
+    Nor is the older state beside it trusted: it may not know all that was made."""
+    with where.world(options={"script": "exit 1"}) as world:
+        assert world.run("provision", "demo").code == 1
+        (world.environment / "tofu" / "errored.tfstate").touch()
+        if not older:
+            (world.environment / "tofu" / "terraform.tfstate").unlink()
+        told(world.run("destroy", "demo", "--yes"), "so this is not called destroyed", "provision demo --from-start")
+        where.write(world)
+        ok(world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes"))
+        destroyed(world)
+
+
 @pytest.mark.parametrize("spoil", ["folder", "utf-16"])
 def test_a_state_that_is_no_state_is_damaged(where: Arena, spoil: str) -> None:
     """A folder in the place of terraform.tfstate was an internal error; UTF-16, which json reads and OpenTofu does not,

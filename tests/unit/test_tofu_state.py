@@ -102,6 +102,14 @@ def test_a_note_that_a_killed_opentofu_left(tmp_path: Path) -> None:
 def test_a_state_that_could_not_be_saved(tmp_path: Path) -> None:
     (tmp_path / "errored.tfstate").write_text("{}")
     assert look(tmp_path).errored == tmp_path / "errored.tfstate"
+    assert not look(tmp_path).interrupted
+
+
+def test_a_full_disk_left_nothing_to_push(tmp_path: Path) -> None:
+    """`tofu state push` refuses the empty file; but what was made meanwhile may not be in the older state."""
+    (tmp_path / "errored.tfstate").touch()
+    assert look(tmp_path).errored is None
+    assert with_state(tmp_path, json.dumps(STATE)).interrupted
 
 
 HOLD = """
