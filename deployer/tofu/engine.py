@@ -5,6 +5,7 @@ state file, which fails on the empty one that a crash can leave. So it is pointe
 """
 
 import json
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,10 @@ class Tofu:
         if outcome.timed_out:
             detail = f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order"
             raise StepFailed(f"{doing} took longer than {limit:.0f} s", kind=FailureKind.TIMEOUT, detail=detail)
+        if outcome.returncode < 0:  # what it said before, a warning for example, is not the cause
+            name = signal.Signals(-outcome.returncode).name
+            detail = "perhaps by the system, out of memory (dmesg would say so)" if name == "SIGKILL" else ""
+            raise StepFailed(f"{doing} was killed by {name}", kind=FailureKind.TOFU, detail=detail)
         return outcome
 
 

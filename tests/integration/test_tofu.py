@@ -512,6 +512,19 @@ def test_others_who_work_in_the_folder_are_not_waited_for(bench: Bench) -> None:
     assert bench.warnings == []
 
 
+def test_a_kill_is_told_as_such_and_not_with_the_warnings_before_it(bench: Bench) -> None:
+    killer = 'provisioner "local-exec" {\n command = "kill -KILL $PPID"\n}'
+    tofu = bench.write(f'resource "terraform_data" "x" {{\n{killer}\n}}\n').tofu()
+    tofu.init()
+    tofu.plan(bench.plan)
+    nowhere = {"TF_CLI_CONFIG_FILE": str(bench.folder / "nowhere")}  # which is a warning on stderr
+    context = Context({**bench.env, **nowhere}, bench.interrupts, bench.events.append)
+    with pytest.raises(StepFailed) as caught:
+        Tofu(bench.binary, bench.folder, tofu.limits, context).apply(bench.plan)
+    assert "Unable to open CLI configuration file" in bench.text
+    assert str(caught.value).startswith("tofu apply was killed by SIGKILL: perhaps by the system, out of memory")
+
+
 def test_outputs_of_a_folder_without_a_state(bench: Bench) -> None:
     tofu = bench.write(MODULE).tofu()
     tofu.init()
