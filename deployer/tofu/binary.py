@@ -41,6 +41,8 @@ def find_engine(context: Context) -> Engine:
             return _engine(Path(path).absolute(), context)
         except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
             complaint = error
+    if named:  # what `doctor --install` brings would not be looked at
+        complaint.help = "unset DEPLOYER_TOFU    # or make it name an OpenTofu that works"
     raise complaint
 
 

@@ -133,12 +133,12 @@ def test_no_usable_opentofu(project: Project, says: str | None, words: str) -> N
     for command in (["up", NAME], ["provision", NAME], ["plan", NAME]):
         told = project.run(*command, code=6, DEPLOYER_TOFU=str(binary))
         assert words in told.err
-        assert "  next:  deployer doctor --install" in told.err
+        assert "  next:  unset DEPLOYER_TOFU" in told.err
         assert_four_parts(told)
         assert project.state_file.read_bytes() == before
     assert project.run("status", NAME, DEPLOYER_TOFU=str(binary)).out == "created\n"
     told = project.run("doctor", code=6, DEPLOYER_TOFU=str(binary))
-    assert "deployer doctor --install" in told.out
+    assert "type: unset DEPLOYER_TOFU" in told.out
 
 
 def test_no_qemu(project: Project) -> None:

@@ -71,11 +71,13 @@ def test_nor_does_a_broken_one(tmp_path: Path, environ: dict[str, str]) -> None:
 
 def test_a_named_one_has_no_second_choice(tmp_path: Path, environ: dict[str, str]) -> None:
     program(tmp_path / "path" / "tofu", version("1.6.2"))
-    with pytest.raises(ToolMissing, match=r"nowhere \(named by DEPLOYER_TOFU\) was not found"):
+    with pytest.raises(ToolMissing, match=r"nowhere \(named by DEPLOYER_TOFU\) was not found") as missing:
         find({**environ, "DEPLOYER_TOFU": "nowhere"})
     old = program(tmp_path / "old", version("1.5.0"))
-    with pytest.raises(ToolMissing, match="too old"):
+    with pytest.raises(ToolMissing, match="too old") as too_old:
         find({**environ, "DEPLOYER_TOFU": str(old)})
+    for caught in (missing, too_old):
+        assert caught.value.help.startswith("unset DEPLOYER_TOFU"), "nobody would look at what --install brings"
 
 
 @pytest.mark.parametrize("says", ["OpenTofu v1.6.2", "{}", "[]", '{"terraform_version": null}', ""])
