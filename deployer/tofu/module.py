@@ -16,7 +16,8 @@ _MANIFEST = ".deployer-module.json"
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
-_LOCAL_SOURCE = re.compile(r'^\s*source\s*=\s*"(\.{1,2}/[^"]*)"', re.MULTILINE)
+# In a block of several lines, of one line, or in JSON. A comment is taken whole, and has no source.
+_LOCAL_SOURCE = re.compile(r'#.*|//.*|(?:^|[{,])\s*"?source"?\s*[=:]\s*"(\.{1,2}/[^"]*)"', re.MULTILINE)
 
 
 def copy_module(source: Path, folder: Path) -> bool:
@@ -66,7 +67,7 @@ def _files(source: Path, folder: Path) -> set[str]:
 
 def _see_all_is_inside(source: Path, names: set[str]) -> None:
     """What a relative path leads to beside the module is not there beside our copy of it."""
-    for name in sorted(name for name in names if name.endswith((".tf", ".tofu"))):
+    for name in sorted(name for name in names if name.endswith((".tf", ".tofu", ".tf.json", ".tofu.json"))):
         for used in _LOCAL_SOURCE.findall((source / name).read_text(encoding="utf-8", errors="replace")):
             if os.path.normpath(Path(name).parent / used).startswith(".."):
                 way_out = "deployer works on a copy of the module: move that folder into it, or give its absolute path"

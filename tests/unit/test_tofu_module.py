@@ -83,14 +83,37 @@ def test_a_manifest_that_a_crash_left_removes_nothing(source: Path, folder: Path
     assert not module_differs(source, folder)
 
 
-def test_a_module_that_uses_a_folder_outside_it_is_refused(source: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("vm.tf", 'module "vm" {\n  source = "../shared/vm"\n}\n'),
+        ("vm.tf", 'module "vm" { source = "../shared/vm" }\n'),
+        ("vm.tofu", '# "./x"\nmodule "vm" {source="../shared/vm"}\n'),
+        ("vm.tf.json", '{"module": {"disk": {"source": "./x"}, "vm": {"count": 1, "source": "../shared/vm"}}}\n'),
+        ("vm.tofu.json", '{\n  "module": {\n    "vm": {\n      "source": "../shared/vm"\n    }\n  }\n}\n'),
+    ],
+)
+def test_a_module_that_uses_a_folder_outside_it_is_refused(source: Path, folder: Path, name: str, text: str) -> None:
     """In the copy that path leads into the environment's folder, and OpenTofu would only say that nothing is there."""
     (source / "modules" / "net" / "main.tf").write_text('module "a" {\n  source = "../disk"\n}\n')
     copy_module(source, folder)  # from one of its folders into another
-    (source / "vm.tf").write_text('module "vm" {\n  source = "../shared/vm"\n}\n')
-    with pytest.raises(StepFailed, match=r"infra/vm\.tf uses \.\./shared/vm, which lies outside the module"):
+    (source / name).write_text(text)
+    with pytest.raises(StepFailed, match=rf"infra/{name} uses \.\./shared/vm, which lies outside the module"):
         copy_module(source, folder)
-    assert "vm.tf" not in names(folder)
+    assert name not in names(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '# module "x" { source = "../x" }\n// module "y" { source = "../y" }\n',
+        'output "x" { value = "../x" }\nlocals { resource = "../x" }\n',
+        'module "x" { source = "git::https://example.org/x.git//../x" }\n',
+    ],
+)
+def test_what_is_no_source_is_not_refused(source: Path, folder: Path, text: str) -> None:
+    (source / "vm.tf").write_text(text)
+    assert copy_module(source, folder)
 
 
 def test_a_module_with_our_variables_file_is_refused(source: Path, folder: Path) -> None:
