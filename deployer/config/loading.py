@@ -16,13 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from deployer.bundled import Kind, bundled
 from deployer.config.document import BadDocument, Document, FieldPath, parse
-from deployer.config.model import LoadedSpec, Spec, is_path
+from deployer.config.model import LoadedSpec, Machine, Spec, is_path
 from deployer.errors import InvalidSpec
 from deployer.events import printable
 
 _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wrong there
 _LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
+_OUR_VARIABLES = {"environment", "hosts", "ssh_public_key", "user_data"}  # what every module is given
 
 
 def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSpec:
@@ -103,7 +104,7 @@ def _read(path: Path) -> str:
 
 
 def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
-    """Whether the provider is there, and whether its hosts have what it needs, and names that Ansible can bear."""
+    """Whether the provider is there, its hosts have names and fields that will do, no option replaces what we give it."""
     provider, taken = spec.provider, dict[int, str]()
     known = sorted(path.name for path in bundle.glob("*") if _is_module(path))
     if provider.path is not None:
@@ -112,9 +113,13 @@ def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
     elif provider.title not in known:
         hint = f"{_suggestion(provider.title, known)}; or give the path of a module"
         yield ("provider", "name"), f"no bundled provider {provider.title}; {hint}"
+    for option in provider.options.keys() & _OUR_VARIABLES:
+        yield ("provider", "options", option), "deployer gives the module this variable itself"
     for host, machine in spec.hosts.items():
         if host in ("all", "ungrouped", "localhost"):
             yield ("hosts", host), "Ansible has a meaning of its own for this name; give the host another"
+        for option in machine.options.keys() & Machine.model_fields.keys():
+            yield ("hosts", host, "options", option), f"this is a field of its own: hosts.{host}.{option}"
         if provider.name == "existing" and machine.address is None:
             yield ("hosts", host), "the provider existing needs this host's address"
         for option in ("address", "port", "user"):

@@ -178,6 +178,20 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             )
             for name in ("all", "ungrouped", "localhost")
         ),
+        *(
+            (
+                f"{MINIMAL}provider:\n  name: local\n  options:\n    image: x\n    {variable}: x\n",
+                f"demo.yml:7: provider.options.{variable}: deployer gives the module this variable itself",
+            )
+            for variable in ("environment", "hosts", "user_data", "ssh_public_key")
+        ),
+        *(
+            (
+                f"name: demo\nhosts:\n  web:\n    options:\n      rack: 1\n      {field}: 1\n",
+                f"demo.yml:6: hosts.web.options.{field}: this is a field of its own: hosts.web.{field}",
+            )
+            for field in ("cpus", "memory", "disk", "ports", "address", "port", "user")
+        ),
         (MINIMAL + "provider: existing\n", "demo.yml:2: hosts.web: the provider existing needs this host's address"),
         (
             "name: demo\nhosts: {web: {address: 10.0.0.1}}\n",
