@@ -47,7 +47,7 @@ class Changes:
     plan: Plan
 
 
-Confirm = Callable[[Changes], bool]
+Confirm = Callable[[Changes], bool] | None  # None: nobody is asked
 E = TypeVar("E", bound=AnyEnvironment)
 
 
@@ -87,7 +87,7 @@ class Deployer:
             return _keep(session, before, _created(accepted))
 
     def provision(
-        self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
+        self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm = None
     ) -> AnyEnvironment:
         """Makes the machines, going on where an earlier run stopped. A settled environment with nothing to change
         stays as it is. `confirm` is asked before what exists is changed. Raises WrongState, StepFailed, Declined."""
@@ -106,9 +106,7 @@ class Deployer:
             self._look_at_file(before, session)
             return self._configure(session, before, from_start)
 
-    def up(
-        self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm | None = None
-    ) -> AnyEnvironment:
+    def up(self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm = None) -> AnyEnvironment:
         """All that is left to do until the machines are configured; OpenTofu is asked first, whatever the state. Raises
         as create, provision and configure do."""
         name, accepted = self._named(file_or_name)
@@ -226,12 +224,7 @@ class Deployer:
         return examine(self._context, install=install)
 
     def _provision(
-        self,
-        session: Session,
-        before: AnyEnvironment,
-        accepted: LoadedSpec | None,
-        from_start: bool,
-        confirm: Confirm | None,
+        self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None, from_start: bool, confirm: Confirm
     ) -> AnyEnvironment:
         if not isinstance(before, states.Provisionable):
             raise _gone(before, session)
@@ -255,8 +248,10 @@ class Deployer:
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             except BaseException:
                 if changed:
-                    with suppress(DeployerError, OSError):  # it hides nothing; the next plan renders all anew anyway
-                        provision.put_back(session, self._spec(before), tofu)
+                    # For whoever types `tofu` there. It hides nothing; the next plan renders all anew anyway.
+                    with suppress(DeployerError, OSError):
+                        if provision.render(session, self._spec(before)):
+                            tofu.init()
                 raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
@@ -274,16 +269,12 @@ class Deployer:
 
     def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
         """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""
-        try:
-            changed = load_spec(Path(environment.file)).data != environment.spec
-        except InvalidSpec:
-            changed = True
-        if changed:
-            there = Path(environment.file).is_file()
-            problem = f"the file {environment.file} {'has changed' if there else 'is not there any more'}"
-            way_out = f"deployer up {quote(environment.file) if there else 'FILE'}"
-            message = f"{problem}; this goes by what was accepted. To take a file over: {way_out}"
-            session.context.report(Notice(message=message, level="warning"))
+        with suppress(InvalidSpec):
+            if load_spec(Path(environment.file)).data == environment.spec:
+                return
+        state = "has changed" if Path(environment.file).is_file() else "is not there any more"
+        problem = f"the file {environment.file} {state}, and this goes by what was accepted"
+        session.context.report(Notice(message=f"{problem}; to take a file over: deployer up FILE", level="warning"))
 
     def _tell_unchanged(self, environment: AnyEnvironment) -> None:
         message = f"nothing to do: OpenTofu finds environment {environment.name} as it was accepted"

@@ -193,7 +193,7 @@ def show(options: Options, name: str, refresh: bool) -> None:
       deployer show demo --refresh     # compared with what is really there
     """
     with options.working() as deployer:
-        overview = options.overview(deployer.show(name, refresh=refresh))
+        overview = options.overview(deployer.show(name, refresh=refresh).as_dict())
     options.emit(show_text(overview), overview)
 
 
@@ -211,7 +211,7 @@ def list_(options: Options) -> None:
         note = e.problem or ("interrupted" if e.interrupted else "at work" if e.busy else "")
         rows.append((e.name, e.state or "?", e.resources, changed, note))
     text = table(rows) if entries else "No environments here. Next: deployer init"
-    options.emit(text, [options.overview(e) for e in entries])
+    options.emit(text, [options.overview(e.as_dict()) for e in entries])
 
 
 class _Ssh(click.Command):

@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 import deployer
 from deployer.cli.overview import finished_text
 from deployer.storage.folder import find_home
-
-if TYPE_CHECKING:
-    from deployer.app.overview import Overview
 
 
 @dataclass
@@ -59,9 +56,9 @@ class Options:
         named = f"deployer --home {shlex.quote(str(self.home))} "
         return re.sub(r"(?<![\w./-])deployer (?=[a-z])", lambda _: named, text) if self.home else text
 
-    def overview(self, found: Overview) -> dict[str, Any]:
-        """What is shown of an environment, as data."""
-        return found.as_dict() | {"next_commands": [*map(self.spelled, found.next_commands)]}
+    def overview(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """An overview's data, as it is shown."""
+        return facts | {"next_commands": [*map(self.spelled, facts["next_commands"])]}
 
     def emit(self, text: str, data: object) -> None:
         """The result to stdout, in the form that was asked for."""
@@ -72,7 +69,7 @@ class Options:
         name that it returned."""
         with self.working() as library:
             name = act(library)
-        overview = self.overview(self.reading().show(name))
+        overview = self.overview(self.reading().show(name).as_dict())
         self.emit(finished_text(overview, time.monotonic() - self.began), overview)
 
 

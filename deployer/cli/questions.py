@@ -35,7 +35,7 @@ def ask(text: str, question: str, *, again: str) -> bool:
     return True
 
 
-def confirm(*, yes: bool, again: str) -> Confirm | None:
+def confirm(*, yes: bool, again: str) -> Confirm:
     """The library's question whether changes shall be made; with `yes` there is none."""
     return None if yes else lambda changes: ask(changes_text(changes), "Make these changes?", again=again)
 

@@ -104,7 +104,7 @@ def _read(path: Path) -> str:
 
 
 def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
-    """Whether the provider is there, its hosts have names and fields that will do, no option replaces what we give it."""
+    """Whether the provider is there, hosts have names and fields that will do, and no option replaces what we give."""
     provider, taken = spec.provider, dict[int, str]()
     known = sorted(path.name for path in bundle.glob("*") if _is_module(path))
     if provider.path is not None:

@@ -131,22 +131,19 @@ class Tofu:
     def _await_orphans(self, limit: float) -> None:
         """Waits for what an OpenTofu that was killed had started, such as a local-exec: it may still make something
         that would then be running without anybody knowing it. Raises StepFailed where that does not end in time."""
-        deadline = Deadline(limit)
-        told = False
+        deadline, told = Deadline(limit), False
         # But not for a provider's plugin, which never ends by itself; comm(5) cuts its name off here.
-        while orphans := {p: n for p, n in left_at_work(self.folder).items() if not n.startswith("terraform-provi")}:
-            named = ", ".join(f"process {pid} ({printable(name)})" for pid, name in sorted(orphans.items()))
+        while left := {p: n for p, n in left_at_work(self.folder).items() if not n.startswith("terraform-provi")}:
+            named = ", ".join(f"process {pid} ({printable(name)})" for pid, name in sorted(left.items()))
+            problem = f"an OpenTofu that is gone has left {named} at work"
             if deadline.expired:
-                raise StepFailed(
-                    f"an OpenTofu that is gone has left {named} at work",
-                    kind=FailureKind.TOFU,
-                    detail="it may still make something, which nobody would know of then",
-                    help=f"kill {' '.join(map(str, sorted(orphans)))}    # or wait for it; then the same command again",
-                )
+                detail = "it may still make something, which nobody would know of then"
+                help_ = f"kill {' '.join(map(str, sorted(left)))}    # or wait for it; then the same command again"
+                raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=help_)
             if not told:
-                message = f"an OpenTofu that is gone has left {named} at work; waiting up to {limit:.0f} s for it"
+                message = f"{problem}; waiting up to {limit:.0f} s for it"
                 self.context.report(Notice(message=message, level="warning"))
-                told = True
+            told = True
             self.context.interrupts.sleep(0.2, f"waiting for {named}")
 
     def _run(self, argv: tuple[str, ...], limit: float, on_stdout: Callable[[str], None]) -> Outcome:

@@ -127,13 +127,6 @@ def preview(session: Session, spec: Spec, tofu: Tofu) -> Plan:
         raise storage_failed("cannot write", tofu.folder, error) from error
 
 
-def put_back(session: Session, spec: Spec, tofu: Tofu) -> None:
-    """The tofu folder as the saved specification says, for whoever types `tofu` there: what was only asked about is
-    undone. Raises DeployerError, OSError."""
-    if render(session, spec):
-        tofu.init()
-
-
 def _host_variables(machine: Machine) -> dict[str, object]:
     told = machine.model_dump(exclude={"ports", "options"}, exclude_none=True)
     ports = [{"host": here, "machine": there} for here, there in machine.forwards]

@@ -268,7 +268,7 @@ def test_a_command_that_goes_by_the_name_says_that_the_file_is_another(
     change(project / "demo.yml")
     done = deployer("plan", "demo", DEPLOYER_TOFU="no-such-tofu")
     assert done.code == 6
-    assert ("goes by what was accepted" in done.err) == bool(words)
+    assert ("this goes by what was accepted" in done.err) == bool(words)
     assert words in done.err
 
 
