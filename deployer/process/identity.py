@@ -66,13 +66,10 @@ def left_at_work(folder: Path) -> dict[int, str]:
 def _is_unread(stream: Path) -> bool:
     if not stream.is_fifo():
         return False
-    end = os.open(stream, os.O_WRONLY | os.O_NONBLOCK)
-    try:
+    with os.fdopen(os.open(stream, os.O_WRONLY | os.O_NONBLOCK), "wb") as end:
         poll = select.poll()
         poll.register(end, 0)  # an error is told unasked, and a pipe's only one is that it has no reader
         return bool(poll.poll(0))
-    finally:
-        os.close(end)
 
 
 def _signal(pids: set[int], signum: signal.Signals) -> None:

@@ -18,7 +18,7 @@ from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Notice, ignore, printable
 from deployer.process import Context, Deadline, Outcome, Request, Stream, left_at_work, run
-from deployer.tofu.state import locked_by
+from deployer.tofu.state import locked_by, look
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
 # Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
@@ -89,6 +89,9 @@ class Tofu:
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
         """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
+        # An empty one is of an earlier apply: this one finds or makes what that could not write down.
+        if look(self.folder).errored is None:
+            (self.folder / "errored.tfstate").unlink(missing_ok=True)
         argv = self._argv("apply", str(plan), **_JSON, **_WAIT)
         return tuple(self._streamed(argv, self.limits.apply)[0].applied)
 

@@ -56,6 +56,34 @@ def test_providers(shell: Shell) -> None:
     assert not left_running(str(shell.directory))
 
 
+def write_files(shell: Shell) -> None:
+    for block in page("docs/providers.md").blocks:
+        if block.file:
+            shell.write(block)
+
+
+def test_the_example_outlives_a_renamed_project(shell: Shell) -> None:
+    """It looked for its servers at the old place, found none, and called them destroyed."""
+    shell.type("mkdir before; cd before")
+    write_files(shell)
+    shell.type("deployer up servers.yml; cd ..; mv before after; cd after; deployer destroy servers --yes")
+    assert not left_running(str(shell.directory))
+
+
+def test_the_example_fails_where_it_cannot_end_a_server(shell: Shell) -> None:
+    write_files(shell)
+    shell.type("deployer up servers.yml")
+    # Its kill is refused, as it would be for somebody else's process.
+    stop = shell.directory / ".deployer" / "environments" / "servers" / "tofu" / "stop.sh"
+    stop.write_text(f"kill() {{ echo 'not permitted' >&2; return 1; }}\n{(text := stop.read_text())}")
+    assert "not permitted" in shell.type("deployer destroy servers --yes    # exit code 1")
+    assert left_running(str(shell.directory))
+    stop.write_text(text)
+    shell.type("kill -9 $(cat .deployer/environments/servers/tofu/machines/one/pid)")  # that one is gone already
+    shell.type("deployer destroy servers --yes")
+    assert not left_running(str(shell.directory))
+
+
 @pytest.mark.container
 @pytest.mark.network
 def test_what_happens_when_something_fails(shell: Shell) -> None:
@@ -74,9 +102,7 @@ def test_command_line(shell: Shell) -> None:
 
 
 def test_ansible(shell: Shell) -> None:
-    for block in page("docs/providers.md").blocks:
-        if block.file:
-            shell.write(block)
+    write_files(shell)
     shutil.copytree(CHECKOUT / "inventory", shell.directory / "inventory")
     (shell.directory / "site.yml").write_text(
         "- hosts: all\n  gather_facts: false\n  tasks: [{ansible.builtin.raw: uname}]\n"

@@ -66,21 +66,15 @@ class World:
 
     def write_module(self) -> None:
         """The module of the providers page, with the knobs, and with the process's number where `local` has it."""
-        for file in ("main.tf", "start.sh"):
-            text = (
-                (self.project / "infra" / file)
-                .read_text()
-                .replace("$FOLDER/pid", "$FOLDER/qemu.pid")
-                .replace("-e pid ]", "-e qemu.pid ]")
-                .replace("$(cat pid)", "$(cat qemu.pid)")
-            )
-            self._write(f"infra/{file}", text)
+        for file in ("start.sh", "stop.sh"):
+            text = (self.project / "infra" / file).read_text()
+            self._write(f"infra/{file}", text.replace("$FOLDER/pid", "$FOLDER/qemu.pid"))
         source = (self.project / "infra" / "start.sh").read_text()
         knob = f"if [ -e {self.knobs}/create ]; then . {self.knobs}/create; fi\n"
         self._write("infra/start.sh", source.replace("sshd=$(", knob + "sshd=$("))
         destroy = f"if [ -e {self.knobs}/destroy ]; then . {self.knobs}/destroy; fi; "
         module = (self.project / "infra" / "main.tf").read_text()
-        self._write("infra/main.tf", module.replace('"kill $(cat', f'"{destroy}kill $(cat'))
+        self._write("infra/main.tf", module.replace('"sh -eu', f'"{destroy}sh -eu'))
 
     def hold(self, knob: str) -> None:
         (self.knobs / knob).write_text(

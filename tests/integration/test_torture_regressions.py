@@ -100,6 +100,7 @@ def test_an_empty_errored_state_bars_no_way(where: Arena, older: bool) -> None:
         told(world.run("destroy", "demo", "--yes"), "so this is not called destroyed", "provision demo --from-start")
         where.write(world)
         ok(world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes"))
+        assert not (world.environment / "tofu" / "errored.tfstate").exists(), "or the doubt would stay for ever"
         destroyed(world)
 
 
