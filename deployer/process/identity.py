@@ -49,8 +49,8 @@ def end_tree(root: ProcessIdentity) -> None:
 
 
 def left_at_work(folder: Path) -> dict[int, str]:
-    """Pid and name of each process that works in `folder`, or below, for somebody who is gone: its output is a pipe
-    that nobody reads any more. A server has its output elsewhere, and does not count.
+    """Pid and name of each process that works in `folder`, or below, for a tool of ours that is gone: the leader of its
+    session is, and its output is a pipe that nobody reads any more. A server has either otherwise, and does not count.
 
     Without /proc (macOS) none is found.
     """
@@ -58,7 +58,8 @@ def left_at_work(folder: Path) -> dict[int, str]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it may end while it is looked at, or be somebody else's
             is_here = (process / "cwd").readlink().is_relative_to(folder.resolve())
-            if is_here and process.name != str(os.getpid()) and any(_is_unread(process / "fd" / n) for n in "12"):
+            is_led = Path("/proc", str(os.getsid(int(process.name)))).exists()
+            if is_here and not is_led and any(_is_unread(process / "fd" / n) for n in "12"):
                 found[int(process.name)] = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
     return found
 

@@ -27,8 +27,7 @@ Stream = Literal["stdout", "stderr"]
 _GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
 _STOPPING = (
-    "asked {0} to stop (it runs since {1:.0f} s) and wait for it to finish what is in flight; "
-    "once more stops it at once, and may lose track of what is being made",
+    "asked {0} to stop (it runs since {1:.0f} s) and wait for it to finish what is in flight; once more stops at once",
     "stopping {0} at once; what was in flight may exist without anybody knowing it",
     "killing {0}; what was in flight may exist without anybody knowing it",
 )

@@ -111,6 +111,7 @@ class Bench:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     @property
@@ -498,17 +499,20 @@ def test_what_is_left_at_work_and_does_not_end(bench: Bench, orphaned: Path) -> 
 
 @on_proc
 def test_others_who_work_in_the_folder_are_not_waited_for(bench: Bench) -> None:
-    """A server with its output elsewhere, and a pipeline of the user's."""
+    """A server with its output elsewhere, one with an output that nobody reads, and a pipeline of the user's."""
     bench.write("").tofu().init()
     with (
         subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.DEVNULL) as server,
+        subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.PIPE, start_new_session=True) as unread,
         subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.PIPE) as piped,
     ):
+        assert unread.stdout is not None
+        unread.stdout.close()
         try:
             bench.tofu().destroy()
         finally:
-            server.kill()
-            piped.kill()
+            for process in (server, unread, piped):
+                process.kill()
     assert bench.warnings == []
 
 
