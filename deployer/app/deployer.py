@@ -210,7 +210,9 @@ class Deployer:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
             detail = "init writes a new file only, and left it as it is"
-            raise InvalidInput(f"{path} exists already", detail=detail, help=f"deployer validate -f {path}") from None
+            raise InvalidInput(
+                f"{path} exists already", detail=detail, help=f"deployer validate -f {quote(str(path))}"
+            ) from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         return path
