@@ -69,9 +69,8 @@ class Deployer:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._cwd = (cwd or Path()).absolute()
-        self._context = Context(
-            dict(os.environ if environ is None else environ), interrupts or Interrupts(), _heard(report)
-        )
+        environ = dict(os.environ if environ is None else environ)
+        self._context = Context(environ, interrupts or Interrupts(), _heard(report))
         self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._context.environ)
         self._lock_timeout = lock_timeout
         self._repository = FileRepository(self.home)
