@@ -35,14 +35,13 @@ def find_engine(context: Context) -> Engine:
     environ = context.environ
     named = environ.get("DEPLOYER_TOFU")
     candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
-    complaint = _unusable(f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed")
+    missing = f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed"
+    complaint = _unusable(missing, context)
     for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
         try:
             return _engine(Path(path).absolute(), context)
         except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
             complaint = error
-    if named:  # what `doctor --install` brings would not be looked at
-        complaint.help = "unset DEPLOYER_TOFU    # or make it name an OpenTofu that works"
     raise complaint
 
 
@@ -52,11 +51,14 @@ def _engine(path: Path, context: Context) -> Engine:
         _, text = capture((str(path), "version", "-json"), "tofu version", 30, context, CHECKPOINT_DISABLE="1")
         version = str(json.loads(text)["terraform_version"])  # OpenTofu kept the key's name
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(f"`{path} version -json` says no version") from error
+        raise _unusable(f"`{path} version -json` says no version", context) from error
     if tuple(int(part) for part in version.partition("-")[0].split(".")[:2] if part.isdigit()) < _OLDEST:
-        raise _unusable(f"{path} is version {version}, which is too old")
+        raise _unusable(f"{path} is version {version}, which is too old", context)
     return Engine(path, version)
 
 
-def _unusable(problem: str) -> ToolMissing:
-    return ToolMissing(problem, detail="deployer needs OpenTofu 1.6 or newer", help="deployer doctor --install")
+def _unusable(problem: str, context: Context) -> ToolMissing:
+    # Where one is named, what --install brings would not be looked at.
+    named = "unset DEPLOYER_TOFU    # or make it name an OpenTofu that works"
+    way_out = named if context.environ.get("DEPLOYER_TOFU") else "deployer doctor --install"
+    return ToolMissing(problem, detail="deployer needs OpenTofu 1.6 or newer", help=way_out)

@@ -121,7 +121,8 @@ class Tofu:
     def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
         decoder = Decoder(self.context.report)
         if "-lock=false" not in argv:
-            self._await_orphans(min(limit, _LOCK_TIMEOUT))
+            if look(self.folder).interrupted:
+                self._await_orphans(min(limit, _LOCK_TIMEOUT))
             if holder := locked_by(self.folder):
                 message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
                 self.context.report(Notice(message=message, level="warning"))
