@@ -273,7 +273,7 @@ class Deployer:
         with suppress(InvalidSpec):
             if load_spec(Path(environment.file)).data == environment.spec:
                 return
-        state = "has changed" if Path(environment.file).is_file() else "is not there any more"
+        state = "has changed" if os.path.isfile(environment.file) else "is not there any more"
         problem = f"the file {environment.file} {state}, and this goes by what was accepted"
         session.context.report(Notice(message=f"{problem}; to take a file over: deployer up FILE", level="warning"))
 

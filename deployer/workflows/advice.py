@@ -2,6 +2,7 @@
 errors, for `show`, and in RECOVERY.md. Runs nothing."""
 
 import contextlib
+import os
 import shlex
 from pathlib import Path
 
@@ -49,10 +50,10 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
 
 def again(environment: AnyEnvironment, command: str) -> str:
     """The command line for a command. `up` is given the file: who mends it must not type something else."""
-    name, file = environment.name, Path(environment.file)
+    name = environment.name
     if command == "create":
         return f"deployer create -f {shlex.quote(environment.file)}"
-    if command == "up" and file.is_file():
+    if command == "up" and os.path.isfile(environment.file):  # which a damaged state may spell as it likes
         return f"deployer up {shlex.quote(environment.file)}"
     host = f" {next(iter(environment.hosts))}" if command == "ssh" and len(environment.hosts) > 1 else ""
     return f"deployer {command} {name}{host}"
