@@ -20,7 +20,7 @@ class ProcessIdentity:
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
-    """The identity of a running process; None where there is none (a zombie has ended)."""
+    """The identity of a running process; None where there is none (a zombie has ended, if its threads have)."""
     started = ""
     with contextlib.suppress(OSError, IndexError, subprocess.SubprocessError):  # it may end while it is looked at
         started = _started_linux(pid) if sys.platform == "linux" else _started_ps(pid)
@@ -100,8 +100,9 @@ def _parents() -> dict[int, int]:
 def _started_linux(pid: int) -> str:
     fields = _stat(pid)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    # starttime is field 22 of proc(5), in clock ticks since boot; state and parent are the third and the fourth
-    return "" if fields[0] in "ZX" else f"{boot[:8]}:{fields[19]}"
+    # Of proc(5): state is field 3, num_threads 20, starttime 22, in clock ticks since boot. A process that is killed is
+    # a zombie while its other threads still end, and holds its files and locks until the last of them has.
+    return "" if fields[0] in "ZX" and int(fields[17]) <= 1 else f"{boot[:8]}:{fields[19]}"
 
 
 def _stat(pid: int) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from deployer.process import identity_of, is_alive
 from tests.watching import until
 
 pytestmark = pytest.mark.vm
@@ -149,6 +150,13 @@ class Folder:
 
     def pid(self, name: str) -> int:
         return int(json.loads((self.machine(name) / "running.json").read_text())["pid"])
+
+    def kill(self, name: str) -> None:
+        """End a machine's QEMU, and wait until it has let go of its files: its command line is gone before that."""
+        qemu = identity_of(self.pid(name))
+        assert qemu
+        os.kill(qemu.pid, signal.SIGKILL)
+        until(lambda: not is_alive(qemu), 10, "the end of QEMU")
 
     def processes(self) -> list[int]:
         """Every QEMU whose working directory is, or was, in this folder."""
@@ -284,10 +292,10 @@ def test_the_user_data_is_in_no_state_output_or_command_line(booted: Booted) -> 
 
 
 def test_a_killed_machine_is_noticed_and_started_on_its_own_disk(booted: Booted) -> None:
+    booted.wait_for_ssh()
     assert booted.ssh("echo kept > kept && sync").returncode == 0
     before = booted.folder.outputs()
-    os.kill(booted.folder.pid("web"), signal.SIGKILL)
-    until(lambda: booted.folder.processes() == [], 10, "the end of QEMU")
+    booted.folder.kill("web")
     assert booted.folder.planned() == REPLACE_ONE_STARTED
     booted.folder.apply()
     assert booted.folder.settled()
@@ -338,8 +346,7 @@ def test_a_machine_that_is_gone_with_its_folder_is_noticed_and_destroy_succeeds(
 def test_another_process_with_the_same_pid_is_not_taken_for_the_machine(folder: Folder) -> None:
     folder.apply()
     record = folder.machine("web") / "running.json"
-    os.kill(folder.pid("web"), signal.SIGKILL)
-    until(lambda: folder.processes() == [], 10, "the end of QEMU")
+    folder.kill("web")
     with subprocess.Popen(["sleep", "60"]) as stranger:
         record.write_text(json.dumps({**json.loads(record.read_text()), "pid": stranger.pid}))
         assert folder.planned() == REPLACE_ONE_STARTED
@@ -369,8 +376,7 @@ def test_another_image_under_the_same_disk_is_refused(folder: Folder, tmp_path: 
     folder.options = {"image": str(own)}
     folder.write()
     folder.apply()
-    os.kill(folder.pid("web"), signal.SIGKILL)
-    until(lambda: folder.processes() == [], 10, "the end of QEMU")
+    folder.kill("web")
     subprocess.run(create, check=True)
     told = folder.apply(rc=1)
     assert f"machine web: the image under its disk, {own}, was removed or changed" in told
@@ -479,8 +485,7 @@ def test_a_fixed_and_a_free_port_may_lead_to_the_same_one(folder: Folder) -> Non
     folder.init()
     folder.apply()
     before = folder.outputs()
-    os.kill(folder.pid("web"), signal.SIGKILL)
-    until(lambda: folder.processes() == [], 10, "the end of QEMU")
+    folder.kill("web")
     folder.apply()
     assert folder.outputs() == before
 

@@ -615,6 +615,18 @@ def test_a_zombie_has_ended() -> None:
         process.wait()
 
 
+def test_a_zombie_with_threads_at_work_has_not_ended() -> None:
+    """A killed tool is one for a moment, and holds its files and locks in that moment."""
+    script = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start()"
+    process = subprocess.Popen([sys.executable, "-c", f"{script}; ctypes.CDLL(None).pthread_exit(None)"])
+    try:
+        wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        assert identity_of(process.pid) is not None
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_process_may_be_called_what_it_likes(tmp_path: Path) -> None:
     odd = tmp_path / ") Z 1 (x"
     odd.symlink_to(Path("/bin/sleep").resolve())

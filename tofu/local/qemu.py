@@ -151,9 +151,10 @@ def start_time(pid: int) -> str | None:
     """When a process began, in words that only that process has; None if it is not there or is only a zombie."""
     try:
         if os.path.isdir("/proc/self"):
-            # After the name, which may hold anything: state first, the start in clock ticks since boot twentieth.
+            # After the name, which may hold anything: state first, the number of threads eighteenth, the start in clock
+            # ticks since boot twentieth. One that is killed holds its disk until the last of its threads has ended.
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            return None if fields[0] in "ZX" else fields[19]
+            return None if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
     except (OSError, IndexError):
         return None
     row = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
