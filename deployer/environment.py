@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -280,7 +280,6 @@ def create(name: str, spec: dict[str, JsonValue], file: str, at: datetime) -> Cr
 
 
 _ANY: TypeAdapter[AnyEnvironment] = TypeAdapter(AnyEnvironment)
-STATES: tuple[str, ...] = tuple(cls.model_fields["state"].default for cls in get_args(get_args(AnyEnvironment)[0]))
 
 
 class NotAnEnvironment(ValueError):

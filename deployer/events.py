@@ -1,7 +1,5 @@
 """Frozen records of what happened during a run, and the callback that receives them. Refuses to know who listens."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field

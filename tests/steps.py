@@ -1,4 +1,18 @@
-"""The steps of the commands, in order, as users know them. tests/e2e/test_library.py holds the program to them."""
+"""The states, and the steps of the commands in order, as users know them. What holds the program to them is in
+tests/unit/test_environment_transitions.py and tests/e2e/test_library.py."""
+
+STATES = (
+    "created",
+    "provisioning",
+    "provision_failed",
+    "provisioned",
+    "configuring",
+    "configure_failed",
+    "configured",
+    "destroying",
+    "destroy_failed",
+    "destroyed",
+)
 
 PROVISION = (
     "render_tofu",

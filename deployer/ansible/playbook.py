@@ -74,7 +74,7 @@ def kept_connections(environ: Mapping[str, str]) -> Iterator[Path]:
 def run_playbook(run: PlaybookRun, context: Context) -> str:
     """Runs the playbook to its end, and says what it did. ansible-playbook is on record, as our child is.
 
-    Raises StepFailed (PLAYBOOK, UNREACHABLE, INPUT, TIMEOUT, TOOL), whose detail names host, task and message in one
+    Raises StepFailed (PLAYBOOK, UNREACHABLE, INPUT, TIMEOUT, TOOL), which tells host, task and message in one
     line; Interrupted when asked to stop; ToolMissing without ansible-playbook; OSError when the disk says no.
     """
     scratch = Path(tempfile.mkdtemp(prefix=f"{run.step.rpartition(':')[2]}-", dir=run.workspace))

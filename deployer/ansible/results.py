@@ -163,7 +163,7 @@ class Findings:
         """The error for a playbook that ended and did not succeed."""
         if bad := self._failed or self._unreachable:
             first = next(host for host in (*self._failures, *bad) if host in bad)
-            detail = f"{first}: {self._failures.get(first, 'no message')}"
+            detail = self._failures.get(first, "no message")
             for what, hosts in (("also failed", self._failed), ("unreachable", self._unreachable)):
                 if others := ", ".join(host for host in hosts if host != first):
                     detail += f"; {what}: {one_line(others, 200)}"

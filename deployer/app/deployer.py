@@ -1,7 +1,5 @@
 """The library's front door: everything the command line does. Prints nothing, exits never, raises our errors."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -208,10 +206,8 @@ class Deployer:
             with path.open("x", encoding="utf-8") as file:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
-            detail = "init writes a new file only, and left it as it is"
-            raise InvalidInput(
-                f"{path} exists already", detail=detail, help=f"deployer validate -f {quote(str(path))}"
-            ) from None
+            next_command = f"deployer validate -f {quote(str(path))}"
+            raise InvalidInput(f"{path} exists already", detail="it was left as it is", help=next_command) from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         return path
@@ -348,6 +344,5 @@ def _gone(environment: AnyEnvironment, session: Session) -> WrongState:
 
 
 def _wrong(environment: AnyEnvironment, session: Session, why: str, help_: str) -> WrongState:
-    name, state = environment.name, environment.state
-    message = f"{session.command} cannot start from the state {state} of environment {name}"
+    message = f"{session.command} cannot start from the state {environment.state} of environment {environment.name}"
     return WrongState(message, detail=why, help=help_)

@@ -194,7 +194,7 @@ def show(options: Options, name: str, refresh: bool) -> None:
     """
     with options.working() as deployer:
         overview = options.overview(deployer.show(name, refresh=refresh).as_dict())
-    options.emit(show_text(overview), overview)
+    options.emit(show_text(overview, options.spelled), overview)
 
 
 @program.add()

@@ -1,7 +1,7 @@
 """An environment's overview (`show`) as text. Knows its fields, and no environment."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.cli.text import duration, indented, moment
@@ -14,8 +14,8 @@ def finished_text(overview: Mapping[str, Any], seconds: float) -> str:
     return "\n".join([f"{overview['name']}: {overview['state']}{took}", *_aligned(rows)])
 
 
-def show_text(overview: Mapping[str, Any]) -> str:
-    """Everything a person needs, the next command last."""
+def show_text(overview: Mapping[str, Any], spelled: Callable[[str], str] = str) -> str:
+    """Everything a person needs, the next command last; `spelled` makes commands such that they can be pasted."""
     failure, holder = overview["failure"] or {}, overview["busy"] or {}
     directory = shlex.quote(str(overview["tofu_directory"]))
     at = f"at {overview['step']}" if overview["step"] else "between two steps"
@@ -37,7 +37,7 @@ def show_text(overview: Mapping[str, Any]) -> str:
         *(("done", f"{step['name']}  {duration(step['seconds'])}") for step in overview["steps"]),
         *(("reality", line) for line in overview["reality"]),
         ("log", overview["log"] or "none"),
-        ("by hand", f"cd {directory} && tofu destroy" if overview["resources"] != "none" else ""),
+        ("by hand", spelled(f"cd {directory} && tofu destroy") if overview["resources"] != "none" else ""),
         *(("next", command) for command in overview["next_commands"]),
     ]
     return "\n".join([overview["name"], *_aligned(rows)])

@@ -52,9 +52,13 @@ class Options:
             yield deployer.Deployer(self.home, report=report, interrupts=interrupts, lock_timeout=self.lock_timeout)
 
     def spelled(self, text: str) -> str:
-        """Commands to paste, with the home that was named: another may have an environment of the same name."""
-        named = f"deployer --home {shlex.quote(str(self.home))} "
-        return re.sub(r"(?<![\w./-])deployer (?=[a-z])", lambda _: named, text) if self.home else text
+        """Commands to paste: with the home that was named, as another may have an environment of the same name, and
+        with OpenTofu's path where PATH does not have it."""
+        from deployer.tofu.binary import typed
+
+        named = f"deployer --home {shlex.quote(str(self.home))}" if self.home else "deployer"
+        words = {"deployer": named, "tofu": typed(os.environ)}
+        return re.sub(r"(?<![\w./-])(?:deployer|tofu)(?= [a-z])", lambda found: words[found[0]], text)
 
     def overview(self, facts: dict[str, Any]) -> dict[str, Any]:
         """An overview's data, as it is shown."""

@@ -1,6 +1,7 @@
 """Where things of an environment lie on disk, and where the home is. Paths only: makes folders, reads no file."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ class EnvironmentFolder:
         self.events: Final = root / "events.jsonl"
         self.logs: Final = root / "logs"
         self.recovery: Final = root / "RECOVERY.md"
+        self.enter_tofu: Final = f"cd {shlex.quote(str(self.tofu))}"  # what a person types before `tofu`
 
 
 def find_home(cwd: Path, environ: Mapping[str, str]) -> Path:
@@ -49,5 +51,5 @@ def private_directory(path: Path) -> Path:
 def storage_failed(doing: str, path: Path, error: OSError) -> StorageFailed:
     """An operating system's refusal, as our error: what could not be done to which file, and why."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    look = f"df -h {path.parent}; ls -ld {path.parent}"
+    look = "df -h {0}; ls -ld {0}".format(shlex.quote(str(path.parent)))
     return StorageFailed(f"{doing} {path}", detail=reason, remains="Nothing was changed there.", help=look)

@@ -190,5 +190,5 @@ def unreadable(folder: EnvironmentFolder, problem: str) -> UnreadableState:
         f"the state file {folder.state} cannot be used",
         detail=problem,
         remains=f"It was left as it is, and so was everything else. What exists is known to OpenTofu in {folder.tofu}.",
-        help=f"cd {folder.tofu} && tofu state list    # what exists; `tofu destroy` there takes it away",
+        help=f"{folder.enter_tofu} && tofu state list    # what exists; `tofu destroy` there takes it away",
     )

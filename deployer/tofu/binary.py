@@ -1,6 +1,7 @@
 """Which OpenTofu is used, and whether it is new enough."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,17 +33,27 @@ def find_engine(context: Context) -> Engine:
 
     Raises ToolMissing where there is none that works, or where it is older than 1.6.
     """
-    environ = context.environ
-    named = environ.get("DEPLOYER_TOFU")
-    candidates = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
+    named = context.environ.get("DEPLOYER_TOFU")
     missing = f"{named} (named by DEPLOYER_TOFU) was not found" if named else "OpenTofu is not installed"
     complaint = _unusable(missing, context)
-    for path in filter(None, (shutil.which(c, path=environ.get("PATH")) for c in candidates)):
+    for path in _candidates(context.environ).values():
         try:
-            return _engine(Path(path).absolute(), context)
+            return _engine(path, context)
         except ToolMissing as error:  # an old or broken one on PATH does not hide a good one in the cache
             complaint = error
     raise complaint
+
+
+def typed(environ: Mapping[str, str]) -> str:
+    """What a person types for OpenTofu in any folder: its name where PATH has it, else its path."""
+    name, path = next(iter(_candidates(environ).items()), ("tofu", Path()))
+    return shlex.quote(str(path) if "/" in name else name)
+
+
+def _candidates(environ: Mapping[str, str]) -> dict[str, Path]:
+    named = environ.get("DEPLOYER_TOFU")
+    names = [named] if named else ["tofu", str(cache_directory(environ) / "bin" / "tofu")]
+    return {name: Path(path).absolute() for name in names if (path := shutil.which(name, path=environ.get("PATH")))}
 
 
 def _engine(path: Path, context: Context) -> Engine:

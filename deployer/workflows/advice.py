@@ -75,10 +75,8 @@ def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> 
     if may_go_on:
         way_out = f"deployer provision {name} --from-start    # takes up what was begun; then destroy knows all of it"
     elif (folder.tofu / "terraform.tfstate.backup").is_file():
-        way_out = (
-            f"cd {shlex.quote(str(folder.tofu))} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"
-            f"    # the state before the last change; if it has all: deployer destroy {name}"
-        )
+        way_out = f"{folder.enter_tofu} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"
+        way_out += f"    # the state before the last change; if it has all: deployer destroy {name}"
     else:
         way_out = f"deployer destroy {name} --abandon --yes    # but look at the provider first: is nothing there?"
     detail = "machines may exist that it does not know, so this is not called destroyed"
@@ -92,7 +90,7 @@ def see_state_was_saved(folder: EnvironmentFolder, state: LocalState, remains: s
         return
     # OpenTofu does not push over a file that it cannot read.
     aside = "mv terraform.tfstate terraform.tfstate.torn && " if state.condition in ("empty", "damaged") else ""
-    push = f"cd {shlex.quote(str(folder.tofu))} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
+    push = f"{folder.enter_tofu} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
     raise StepFailed(
         f"OpenTofu could not save its state and left it in {state.errored}",
         kind=FailureKind.TOFU,
@@ -102,18 +100,20 @@ def see_state_was_saved(folder: EnvironmentFolder, state: LocalState, remains: s
     )
 
 
-def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> None:
+def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str, tofu: str) -> None:
     """Writes RECOVERY.md: what failed, what exists, and the commands to go on, to destroy, and to see that nothing is
-    left. Removes it where nothing failed. Never raises: it is a help, and the state file already says the same."""
+    left. Removes it where nothing failed. Never raises: it is a help, and the state file already says the same.
+
+    `tofu` is what is typed for OpenTofu."""
     with contextlib.suppress(OSError):
         folder.recovery.unlink(missing_ok=True)
         if cause:
-            write_atomically(folder.recovery, _page(folder, environment, cause, log).encode())
+            write_atomically(folder.recovery, _page(folder, environment, cause, log, tofu).encode())
 
 
-def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str) -> str:
+def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str, tofu: str) -> str:
     """The page as Markdown. Names and causes come from files and children: they are shown, never part of a command."""
-    name, tofu = environment.name, shlex.quote(str(folder.tofu))
+    name, here = environment.name, folder.enter_tofu
     deployer = f"deployer --home {shlex.quote(str(folder.root.parent.parent))}"
     # Addresses and ids out of OpenTofu's own state; nothing else of it, since the rest may be secret.
     known = [f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in look(folder.tofu).resources.items()]
@@ -134,9 +134,9 @@ def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, lo
     if environment.resources is not Resources.NONE:
         parts += [
             "Without deployer:",
-            _block(f"cd {tofu}", "tofu init -input=false", "tofu destroy -auto-approve"),
+            _block(here, f"{tofu} init -input=false", f"{tofu} destroy -auto-approve"),
             "## To see that nothing is left",
-            _block(f"cd {tofu}", "tofu state list    # prints nothing"),
+            _block(here, f"{tofu} state list    # prints nothing"),
         ]
     return "\n\n".join(parts) + "\n"
 

@@ -5,7 +5,6 @@ Refuses to know what the steps do.
 
 import logging
 import os
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from deployer.events import one_line, utc_now
 from deployer.process import Context
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.repository import HeldEnvironment
+from deployer.tofu.binary import typed
 from deployer.workflows.advice import again, next_commands, what_exists, write_recovery
 
 P = TypeVar("P", Provisioning, Configuring, Destroying)
@@ -148,13 +148,11 @@ class Run(Generic[P]):
             error.step, error.log = step, self._log
 
     def _explain_unsaved(self, error: StorageFailed, after: str = "") -> None:
-        name, tofu = self.environment.name, shlex.quote(str(self.session.folder.tofu))
-        error.message, error.detail = f"environment {name}: {error.message}", after + error.detail
+        error.message = f"environment {self.environment.name}: {error.message}"
+        error.detail = after + error.detail
         error.remains = f"The state file still says what was saved last. {self._exists()}"
-        error.help = (
-            f"make room or mend the disk, then: {again(self.environment, self.session.command)}"
-            f"    # or take everything away by hand: cd {tofu} && tofu destroy"
-        )
+        error.help = f"make room or mend the disk, then: {again(self.environment, self.session.command)}"
+        error.help += f"    # or take everything away by hand: {self.session.folder.enter_tofu} && tofu destroy"
         self._finished("failed", str(error))
 
     def _exists(self) -> str:
@@ -168,7 +166,7 @@ class Run(Generic[P]):
         state, seconds = self._saved.state, _since(self._started)
         event = events.RunFinished(command=self._command, outcome=outcome, state=state, seconds=seconds)
         self._report(event)
-        write_recovery(self.session.folder, self._saved, cause, self._log)
+        write_recovery(self.session.folder, self._saved, cause, self._log, typed(self.session.context.environ))
 
 
 def _since(start: float) -> float:

@@ -16,7 +16,6 @@ from deployer import environment as environments
 from deployer.app.deployer import Deployer
 from deployer.cli.commands import program
 from deployer.config.loading import load_spec
-from deployer.environment import STATES
 from deployer.errors import DeployerError
 from deployer.events import Event
 from deployer.storage.folder import EnvironmentFolder
@@ -116,13 +115,13 @@ def test_python(page: Page, tmp_path: Path) -> None:
 def test_states_have_their_names(page: Page) -> None:
     """Whatever looks like a state is one."""
     named = set(re.findall(r"\b(?:created|destroy(?:ed|ing)|(?:provision|configur)(?:ed|ing)|\w+_failed)\b", page.text))
-    assert named <= {*STATES, "step_failed", "storage_failed", "apply_fails"}
+    assert named <= {*steps.STATES, "step_failed", "storage_failed", "apply_fails"}
 
 
 def test_the_diagram_of_the_states() -> None:
     (diagram,) = page("README.md").of("mermaid")
     edges = set(re.findall(r"^\s*(\S+) --> (\S+)", diagram.text, re.MULTILINE))
-    assert {state for edge in edges for state in edge} == {*STATES, "[*]"}
+    assert {state for edge in edges for state in edge} == {*steps.STATES, "[*]"}
     assert edges - {("[*]", "created"), ("destroyed", "created")} <= transitions()
 
 
@@ -131,7 +130,7 @@ def test_where_commands_start() -> None:
     legal = transitions()
     assert rows["provision"] == {before for before, after in legal if after == "provisioning"}
     assert rows["configure"] == {before for before, after in legal if after == "configuring"}
-    assert {before for before, after in legal if after == "destroying"} == set(STATES) - rows["destroy"]
+    assert {before for before, after in legal if after == "destroying"} == set(steps.STATES) - rows["destroy"]
 
 
 def transitions() -> set[tuple[str, str]]:
@@ -149,7 +148,7 @@ def transitions() -> set[tuple[str, str]]:
 
 
 def classes() -> dict[str, type[Any]]:
-    return {state: next(c for c in all_classes() if c.model_fields["state"].default == state) for state in STATES}
+    return {state: next(c for c in all_classes() if c.model_fields["state"].default == state) for state in steps.STATES}
 
 
 def all_classes() -> list[type[Any]]:
@@ -168,7 +167,7 @@ def test_steps() -> None:
 
 def test_every_state_is_on_the_recovery_page() -> None:
     named = {re.split(r"[`,]", row[0].lstrip("[`"))[0] for row in table(page("docs/recovery.md"), "State")}
-    assert named >= set(STATES)
+    assert named >= set(steps.STATES)
 
 
 def test_commands() -> None:

@@ -207,7 +207,7 @@ def test_facts_are_gathered_once_for_all_playbooks_of_a_run(site: Site) -> None:
 def test_a_failing_task_is_told_in_one_line(site: Site, tasks: str, cause: str) -> None:
     error = site.fail(site.playbook(f"    - name: Break\n      {tasks}\n", head="hosts: host2\n  gather_facts: false"))
     assert error.kind is FailureKind.PLAYBOOK
-    assert error.detail.startswith("host2: task 'Break': ")
+    assert str(error).startswith("playbook:site failed on host2: task 'Break': ")
     assert cause in error.detail
     assert "\n" not in error.detail
     assert VARIABLE not in json.dumps(error.as_dict()) + site.recorder.output
@@ -232,7 +232,7 @@ def test_an_unreachable_host_is_a_kind_of_its_own(site: Site, hosts: dict[str, F
     (site.project / "hosts.json").write_text(json.dumps(inventory))
     error = site.fail(site.playbook(WRITE))
     assert error.kind is FailureKind.UNREACHABLE
-    assert error.detail.startswith("host1: task 'Write': ")
+    assert str(error).startswith("playbook:site could not reach host1: task 'Write': ")
     assert "refused" in error.detail
     assert site.recorder.statuses("Write").count("changed") == 1
 
@@ -243,7 +243,7 @@ def test_a_changed_host_key_is_refused(site: Site) -> None:
     site.known_hosts.write_text("\n".join([swapped, lines[1]]) + "\n")
     error = site.fail(site.playbook(WRITE))
     assert error.kind is FailureKind.UNREACHABLE
-    assert "host1" in error.detail
+    assert "host1" in str(error)
     assert "Host key verification failed" in error.detail
 
 

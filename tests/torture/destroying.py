@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from deployer.environment import STATES
 from deployer.process import identity_of
+from tests.steps import STATES
 from tests.torture.arena import PLAYBOOK, Arena, Attack, nothing_forgotten, ok, told
 from tests.torture.faults import Boundary, Fault
 from tests.torture.terminal import Terminal

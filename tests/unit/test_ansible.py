@@ -147,7 +147,7 @@ def test_a_rescued_failure_is_not_the_cause() -> None:
         recap("b"), end(2),
     ).failure  # fmt: skip
     assert error.kind is FailureKind.PLAYBOOK
-    assert error.detail == "b: task 'T': the real one"
+    assert error.detail == "task 'T': the real one"
 
 
 def test_the_first_failing_host_is_told_and_the_others_named() -> None:
@@ -155,7 +155,7 @@ def test_the_first_failing_host_is_told_and_the_others_named() -> None:
         task("unreachable", "c", "no route"), task("failed", "b", "broke"), task("failed", "a", "broke too"),
         recap("a", "b", unreachable=("c",)), end(2),
     ).failure  # fmt: skip
-    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "b: task 'T': broke; also failed: a; unreachable: c")
+    assert (error.kind, error.detail) == (FailureKind.PLAYBOOK, "task 'T': broke; also failed: a; unreachable: c")
 
 
 @pytest.mark.parametrize("before", [0, 592, 100_000])
@@ -166,15 +166,15 @@ def test_a_message_is_bounded_and_nothing_of_a_secret_is_left_at_the_cut(before:
     (event,) = events
     assert isinstance(event, TaskProgress)
     assert len(event.message) == 600
-    assert error.detail == f"a: task 'T': {event.message}"
+    assert error.detail == f"task 'T': {event.message}"
     assert "canary" not in error.detail
 
 
 def test_unreachable_is_a_kind_of_its_own() -> None:
     error = findings(task("unreachable", "a", "no route"), recap(unreachable=("a",)), end(4)).failure
-    assert (error.kind, error.detail) == (FailureKind.UNREACHABLE, "a: task 'T': no route")
+    assert (error.kind, error.detail) == (FailureKind.UNREACHABLE, "task 'T': no route")
     error = findings(task("unreachable", "b", "no route"), recap(unreachable=("a", "b")), end(4)).failure
-    assert (error.message, error.detail) == ("playbook:web could not reach b", "b: task 'T': no route; unreachable: a")
+    assert (error.message, error.detail) == ("playbook:web could not reach b", "task 'T': no route; unreachable: a")
 
 
 def test_a_playbook_that_cannot_start_names_file_and_line() -> None:

@@ -10,7 +10,6 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from deployer.environment import (
-    STATES,
     AnyEnvironment,
     Configuring,
     Created,
@@ -24,6 +23,7 @@ from deployer.environment import (
     create,
 )
 from deployer.errors import FailureKind
+from tests.steps import STATES
 
 AT = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 LATER = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)

@@ -22,8 +22,8 @@ def kinds() -> list[type[Event]]:
 
 
 def made(cls: type[Event]) -> Event:
-    values = {"str": "word", "int": 7, "float": 1.5, "tuple[str, ...]": ("a", "b"), "datetime": AT}
-    fields: dict[str, Any] = {f.name: values[str(f.type)] for f in dataclasses.fields(cls)}
+    values: dict[Any, Any] = {str: "word", int: 7, float: 1.5, tuple[str, ...]: ("a", "b"), datetime: AT}
+    fields: dict[str, Any] = {f.name: values[f.type] for f in dataclasses.fields(cls)}
     return cls(**fields)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from deployer import Deployer
-from deployer.environment import STATES
 from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
 from deployer.events import Event, Notice, Output, StepStarted
 from deployer.storage import glance
@@ -20,6 +19,7 @@ from deployer.storage.folder import EnvironmentFolder, find_home, private_direct
 from deployer.storage.journal import Journal, readable
 from deployer.storage.lock import own_record, read_record, write_record
 from deployer.storage.repository import FileRepository
+from tests.steps import STATES
 from tests.unit.test_environment_restore import every_state
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

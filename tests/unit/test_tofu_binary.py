@@ -8,7 +8,7 @@ import pytest
 
 from deployer.errors import ToolMissing
 from deployer.process import Context
-from deployer.tofu.binary import Engine, cache_directory, find_engine
+from deployer.tofu.binary import Engine, cache_directory, find_engine, typed
 
 
 def program(path: Path, says: str) -> Path:
@@ -35,6 +35,17 @@ def find(environ: dict[str, str]) -> Engine:
 def test_on_path(tmp_path: Path, environ: dict[str, str], number: str) -> None:
     tofu = program(tmp_path / "path" / "tofu", version(number))
     assert find(environ) == Engine(tofu, number)
+
+
+def test_what_a_person_types(tmp_path: Path, environ: dict[str, str]) -> None:
+    assert typed(environ) == "tofu"
+    cached = program(tmp_path / "cache" / "bin" / "tofu", version("1.6.0"))
+    assert typed(environ) == str(cached)
+    assert typed({**environ, "DEPLOYER_TOFU": "terraform"}) == "tofu"
+    program(tmp_path / "path" / "terraform", version("1.6.0"))
+    assert typed({**environ, "DEPLOYER_TOFU": "terraform"}) == "terraform"
+    program(tmp_path / "path" / "tofu", version("1.6.0"))
+    assert typed(environ) == "tofu"
 
 
 def test_terraform_is_never_taken_silently(tmp_path: Path, environ: dict[str, str]) -> None:
