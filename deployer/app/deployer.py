@@ -90,11 +90,7 @@ class Deployer:
         stays as it is. `confirm` is asked before what exists is changed. Raises WrongState, StepFailed, Declined."""
         name, accepted = self._named(file_or_name)
         with self._session(name, "provision") as session:
-            before = self._repository.load(name)
-            after = self._provision(session, before, accepted, from_start, confirm)
-            if after is before:
-                self._tell_unchanged(after)
-            return after
+            return self._provision(session, self._repository.load(name), accepted, from_start, confirm)
 
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
@@ -113,10 +109,7 @@ class Deployer:
                 found = _keep(session, found, _created(accepted))
             before = found or self._repository.load(name)
             after = self._provision(session, before, accepted, from_start, confirm)
-            if isinstance(after, states.Configured):
-                self._tell_unchanged(after)
-                return after
-            return self._configure(session, after, from_start)
+            return after if isinstance(after, states.Configured) else self._configure(session, after, from_start)
 
     def destroy(self, name: str, *, abandon: bool = False) -> Destroyed:
         """Takes everything away. `abandon`: the caller has looked, and nothing exists; OpenTofu is not asked."""
@@ -240,6 +233,8 @@ class Deployer:
                 changes = Changes(spec_changes(before.spec, wanted.data), plan)
                 nothing = not changed and plan.empty
                 if nothing and isinstance(before, states.Configurable) and not from_start:
+                    message = f"OpenTofu has nothing to do: environment {before.name} is as it was accepted"
+                    session.context.report(Notice(message=message))
                     return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
                 if confirm is not None and not nothing and not confirm(changes):
                     raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
@@ -272,10 +267,6 @@ class Deployer:
         state = "has changed" if os.path.isfile(environment.file) else "is not there any more"
         problem = f"the file {environment.file} {state}, and this goes by what was accepted"
         session.context.report(Notice(message=f"{problem}; to take a file over: deployer up FILE", level="warning"))
-
-    def _tell_unchanged(self, environment: AnyEnvironment) -> None:
-        message = f"nothing to do: OpenTofu finds environment {environment.name} as it was accepted"
-        self._context.report(Notice(message=message, environment=environment.name))
 
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""

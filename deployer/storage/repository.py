@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Protocol
 
 from deployer.environment import AnyEnvironment, NotAnEnvironment, encode, restore
@@ -186,9 +187,11 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
 
 
 def unreadable(folder: EnvironmentFolder, problem: str) -> UnreadableState:
-    return UnreadableState(
-        f"the state file {folder.state} cannot be used",
-        detail=problem,
-        remains=f"It was left as it is, and so was everything else. What exists is known to OpenTofu in {folder.tofu}.",
-        help=f"{folder.enter_tofu} && tofu state list    # what exists; `tofu destroy` there takes it away",
-    )
+    known = f"What exists is known to OpenTofu in {folder.tofu}."
+    look = f"{folder.enter_tofu} && tofu state list    # what exists; `tofu destroy` there takes it away"
+    if not folder.tofu.exists():
+        known = "OpenTofu has no folder beside it, as before anything is made and after all is destroyed."
+        look = f"rm {quote(str(folder.state))}    # then the name is free"
+    remains = f"It was left as it is, and so was everything else. {known}"
+    message = f"the state file {folder.state} cannot be used"
+    return UnreadableState(message, detail=problem, remains=remains, help=look)

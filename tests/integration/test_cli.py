@@ -242,22 +242,31 @@ def test_what_to_type_next_goes_to_the_home_that_was_named(deployer: Deployer, p
 def test_what_to_type_by_hand_can_be_pasted(deployer: Deployer, project: Path, tmp_path: Path, engine: Path) -> None:
     """Whatever the folders are called, and where PATH has no OpenTofu."""
     home, cache = project / "other home", tmp_path / "a cache"
+    path = "/usr/bin:/bin"
+
+    def paste() -> str:
+        told = deployer("show", "demo", "--home", str(home), PATH=path, DEPLOYER_CACHE=str(cache))
+        assert told.code == 5
+        command = told.err.rpartition("next:")[2].strip()
+        argv = ["/bin/sh", "-c", command]
+        pasted = subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, timeout=60)
+        assert (pasted.returncode, pasted.stdout) == (0, ""), pasted.stderr
+        return command
+
     assert deployer("init").code == 0
-    assert deployer("create", "-f", "demo.yml", "--home", str(home)).code == 0
+    create = ("create", "-f", "demo.yml", "--home", str(home))
+    assert deployer(*create).code == 0
     environment = home / "environments" / "demo"
+    (environment / "environment.json").write_text("")
+    paste()
+    assert deployer(*create).code == 0
     (environment / "tofu").mkdir()
     state = {"version": 4, "terraform_version": "1.6.0", "serial": 1, "lineage": "x", "outputs": {}, "resources": []}
     (environment / "tofu" / "terraform.tfstate").write_text(json.dumps(state))
     (environment / "environment.json").write_text("")
     (cache / "bin").mkdir(parents=True)
     (cache / "bin" / "tofu").symlink_to(engine)
-    path = "/usr/bin:/bin"
-    told = deployer("show", "demo", "--home", str(home), PATH=path, DEPLOYER_CACHE=str(cache))
-    assert told.code == 5
-    command = told.err.rpartition("next:")[2].strip()
-    pasted = subprocess.run(["/bin/sh", "-c", command], env={"PATH": path}, capture_output=True, text=True, timeout=60)
-    assert (pasted.returncode, pasted.stdout) == (0, ""), pasted.stderr
-    assert f"'{cache}/bin/tofu' destroy" in command
+    assert f"'{cache}/bin/tofu' destroy" in paste()
 
 
 def test_a_destroyed_one_is_made_anew_from_its_own_file(deployer: Deployer, demo: Path, project: Path) -> None:
