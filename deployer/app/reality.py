@@ -17,7 +17,7 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
     if state.errored is not None:
         lines.append(f"differs: OpenTofu left a state it could not save: {state.errored}")
     if state.interrupted:
-        lines.append("differs: OpenTofu was killed while it worked; it may not know all that exists")
+        lines.append("differs: OpenTofu was cut short (killed, or a full disk); it may not know all that exists")
     if state.condition in ("absent", "empty", "damaged"):
         expected = environment.resources is Resources.NONE and state.condition == "absent"
         lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")

@@ -69,7 +69,7 @@ def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> 
     if state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE):
         problem = f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {state.condition}"
     elif state.interrupted and may_go_on:
-        problem = "OpenTofu was killed while it was making things, and may not have written down all of them"
+        problem = "OpenTofu was cut short (killed, or a full disk) and may not have written down all that it made"
     else:
         return
     if may_go_on:
