@@ -102,7 +102,7 @@ class Environment(Value, frozen=True):
     """What every state knows. `spec` is the accepted configuration as JSON, opaque here; `file` is where it stands."""
 
     name: EnvironmentName
-    spec: Specification
+    spec: Specification = Field(repr=False)  # it may hold secrets
     file: Line
     created_at: AwareDatetime
     changed_at: AwareDatetime
@@ -179,7 +179,7 @@ class _Destroyable(Environment, frozen=True):
 
 
 class Created(Provisionable, _Destroyable, frozen=True):
-    """The specification is accepted; nothing exists yet."""
+    """The specification is accepted; nothing exists yet, unless an earlier state was lost."""
 
     state: Literal["created"] = "created"
 
@@ -274,9 +274,11 @@ AnyEnvironment = Annotated[
 ]
 
 
-def create(name: str, spec: dict[str, JsonValue], file: str, at: datetime) -> Created:
-    """The first state of a new environment."""
-    return Created(name=name, spec=spec, file=file, created_at=at, changed_at=at, resources=Resources.NONE, hosts={})
+def create(
+    name: str, spec: dict[str, JsonValue], file: str, at: datetime, resources: Resources = Resources.NONE
+) -> Created:
+    """The first state of a new environment; something may exist where an earlier state was lost."""
+    return Created(name=name, spec=spec, file=file, created_at=at, changed_at=at, resources=resources, hosts={})
 
 
 _ANY: TypeAdapter[AnyEnvironment] = TypeAdapter(AnyEnvironment)

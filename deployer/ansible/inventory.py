@@ -53,9 +53,9 @@ def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, ob
     groups: dict[str, object] = {}
     for environment in environments:
         names = {host: host if counts[host] == 1 else f"{host}.{environment.name}" for host in environment.hosts}
-        groups[_group(environment.name)] = {"hosts": list(names.values())}
+        groups[_group(environment.name)] = {"hosts": list(names.values()), "vars": _FOR_ALL}
         hostvars |= {name: _variables(environment, host) for host, name in names.items()}
-    return {"all": {"vars": _FOR_ALL, "children": list(groups)}, **groups, "_meta": {"hostvars": hostvars}}
+    return {"all": {"children": list(groups)}, **groups, "_meta": {"hostvars": hostvars}}
 
 
 def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
@@ -64,7 +64,7 @@ def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     Raises StepFailed as `inventory_data` does, and OSError.
     """
     hosts = {host: _variables(environment, host) for host in environment.hosts}
-    write_private(path, {"all": {"vars": _FOR_ALL, "children": {_group(environment.name): {"hosts": hosts}}}})
+    write_private(path, {"all": {"children": {_group(environment.name): {"hosts": hosts, "vars": _FOR_ALL}}}})
 
 
 def ssh_word(path: Path) -> str:

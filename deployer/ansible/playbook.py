@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.ansible.results import Findings, Record, veil
+from deployer.ansible.results import Findings, Record
 from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.files import write_private
 from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_tree, identity_of
 from deployer.process import run as run_process
+from deployer.veil import veil
 
 # Becomes ansible-playbook, with the same pid: tells it at once (the first event comes a second later), and takes away
 # the terminal's input, which ansible-runner fakes and where vars_prompt and pause would wait for ever.
@@ -108,9 +109,8 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
         context.interrupts.check(run.step)
     if outcome.timed_out:
         message = f"{run.step} did not finish within {run.timeout:g} s"
-        detail = f"the last task was '{findings.task or 'none'}'"
-        advice = "raise timeouts.playbook in the configuration file if that is too short"
-        raise StepFailed(message, kind=FailureKind.TIMEOUT, detail=detail, help=advice)
+        detail = f"the last task was '{findings.task or 'none'}'; timeouts.playbook in the file may be too short for it"
+        raise StepFailed(message, kind=FailureKind.TIMEOUT, detail=detail)
     raise findings.failure
 
 
@@ -152,8 +152,10 @@ def playbook_environment(
 
     `scratch` takes Ansible's temporary files, `sockets` its SSH control sockets.
     """
-    wanted = _PASSED_ON if project is None else (*_PASSED_ON, *_OF_THE_USER)
-    env = {name: value for name, value in inherited.items() if name in wanted}
+    env = {name: value for name, value in inherited.items() if name in _PASSED_ON}
+    for name in _OF_THE_USER if project else ():
+        if paths := inherited.get(name):  # relative to where deployer was called, and Ansible runs in the project
+            env[name] = os.pathsep.join(os.path.abspath(os.path.expanduser(path)) for path in paths.split(os.pathsep))
     env |= {name: value for name, value in inherited.items() if name.lower() in _PROXIES and "@" not in value}
     env |= {
         # Ansible refuses a locale that is not UTF-8 or not installed, and ssh hands on whatever a laptop has.
@@ -169,6 +171,6 @@ def playbook_environment(
         "ANSIBLE_ASK_VAULT_PASS": "False",
         "ANSIBLE_BECOME_ASK_PASS": "False",
     }
-    if project is not None and Path(inherited.get("ANSIBLE_CONFIG") or project / "ansible.cfg").is_file():
+    if project is not None and Path(env.get("ANSIBLE_CONFIG") or project / "ansible.cfg").exists():
         return env  # it rules alone
     return _PREFERRED | env

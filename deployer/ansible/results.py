@@ -4,7 +4,6 @@ A record is a JSON object, one a line on the child's stdout; `type` says which: 
 """
 
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ Record = dict[str, Any]
 _LONGEST = 100_000  # characters: a record longer than a megabyte would not arrive whole
 _SAID = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout")  # the best first
 _ERROR = ("[ERROR]: ", "ERROR! ")  # as a line begins, since Ansible 2.19 and before
-_SECRET_NAME = re.compile(r"pass|secret|token|key|credential|private", re.IGNORECASE)
 
 
 def records_of(event: Mapping[str, Any]) -> Iterator[Record]:
@@ -74,31 +72,6 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2]
 
 
-def veil(variables: Mapping[str, object]) -> Callable[[str], str]:
-    """Puts a variable's name in the place of its value: what users keep in `variables` is theirs to show, not ours.
-
-    Short values stay, or every "80" and "yes" would vanish, unless the variable is named as a secret is.
-    """
-    names: dict[str, str] = {}
-    for name, value in _leaves(variables):
-        if len(value) >= (4 if _SECRET_NAME.search(name) else 8):
-            in_json = (json.dumps(value, ensure_ascii=plain)[1:-1] for plain in (True, False))  # Ansible writes either
-            for written in (value, *in_json, *value.splitlines()):
-                if len(written.strip()) >= 4:
-                    names.setdefault(written, "{{ " + name + " }}")
-    longest_first = sorted(names, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) is nowhere
-    return lambda text: pattern.sub(lambda found: names[found[0]], text)
-
-
-def _leaves(value: object, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield name, str(value)
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, below in items:
-        yield from _leaves(below, f"{name}.{key}".lstrip("."))
-
-
 class Findings:
     """What a playbook has shown so far. Fed with records, which it reports; asked for the verdict in the end."""
 
@@ -153,8 +126,8 @@ class Findings:
     @property
     def success(self) -> str:
         """What a playbook that came to a good end did, else nothing. Without an exit code (pexpect lost it) the recap
-        decides; without plays there is no recap."""
-        if self._failed or self._unreachable or self._returncode not in (0, None):
+        decides; with one it does not: a play may clear the errors of its hosts. Without plays there is no recap."""
+        if self._returncode or (self._returncode is None and (self._failed or self._unreachable)):
             return ""
         return self._did or ("ok=0 changed=0" if self._returncode == 0 else "")
 

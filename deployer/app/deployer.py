@@ -30,7 +30,9 @@ from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
 from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.engine import Tofu, tofu_environment
+from deployer.tofu.state import look
 from deployer.tofu.stream import Plan
+from deployer.veil import veil
 from deployer.workflows import configure, destroy, provision
 from deployer.workflows.advice import next_commands, see_all_is_known
 from deployer.workflows.hosts import targets
@@ -69,7 +71,7 @@ class Deployer:
         self._cwd = (cwd or Path()).absolute()
         environ = dict(os.environ if environ is None else environ)
         self._context = Context(environ, interrupts or Interrupts(), _heard(report))
-        self.home = (self._cwd / home).absolute() if home else find_home(self._cwd, self._context.environ)
+        self.home = find_home(self._cwd, environ, home)
         self._lock_timeout = lock_timeout
         self._repository = FileRepository(self.home)
 
@@ -79,9 +81,10 @@ class Deployer:
         with self._session(accepted.spec.name, "create", new=True) as session:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
-                help_ = f"deployer up {quote(str(file))}    # goes on with it, with this file"
-                raise _wrong(before, session, "it exists already", help_)
-            return _keep(session, before, _created(accepted))
+                may_go_on = isinstance(before, states.Provisionable)
+                go_on = f"deployer up {quote(str(file))}    # goes on with it, with this file"
+                raise _wrong(before, session, "it exists already", go_on if may_go_on else next_commands(before)[0])
+            return _keep(session, before, _created(accepted, session.folder))
 
     def provision(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm = None
@@ -106,7 +109,7 @@ class Deployer:
         with self._session(name, "up", new=accepted is not None) as session:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
-                found = _keep(session, found, _created(accepted))
+                found = _keep(session, found, _created(accepted, session.folder))
             before = found or self._repository.load(name)
             after = self._provision(session, before, accepted, from_start, confirm)
             return after if isinstance(after, states.Configured) else self._configure(session, after, from_start)
@@ -222,31 +225,30 @@ class Deployer:
             self._look_at_file(before, session)
         wanted = accepted or LoadedSpec(self._spec(before), before.spec, Path(before.file))
         spec, file, changed = wanted.spec, str(wanted.file), before.spec != wanted.data
-        remakes = changed and before.resources != "none"
+        # A new one beside machines has lost its state.
+        remakes = before.resources != "none" and (changed or isinstance(before, Created))
         if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
             why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
             raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
+        if before.resources == "present":
+            see_all_is_known(session.folder, before)
         tofu = self._tofu(session.folder, spec, session.context)
-        if remakes or isinstance(before, states.Configurable):
-            try:
-                plan = provision.preview(session, spec, tofu)
-                changes = Changes(spec_changes(before.spec, wanted.data), plan)
-                nothing = not changed and plan.empty
-                if nothing and isinstance(before, states.Configurable) and not from_start:
-                    message = f"OpenTofu has nothing to do: environment {before.name} is as it was accepted"
-                    session.context.report(Notice(message=message))
-                    return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
-                if confirm is not None and not nothing and not confirm(changes):
-                    raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
-            except BaseException:
-                if changed:
-                    # For whoever types `tofu` there. It hides nothing; the next plan renders all anew anyway.
-                    with suppress(DeployerError, OSError):
-                        if provision.render(session, self._spec(before)):
-                            tofu.init()
-                raise
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
+        if remakes or done or isinstance(before, states.Configurable):
+            plan = provision.preview(session, spec, tofu)
+            moved = () if before.file == file or not changed else (f"file: {before.file} -> {file}",)
+            changes = Changes((*moved, *spec_changes(before.spec, wanted.data)), plan)
+            nothing = not changed and plan.empty
+            if nothing and isinstance(before, states.Configurable) and not from_start:
+                message = f"OpenTofu has nothing to do: environment {before.name} is as it was accepted"
+                if isinstance(before, states.Configured):
+                    message += f"; after a change in a playbook: deployer configure {before.name}"
+                session.context.report(Notice(message=message))
+                return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
+            if confirm is not None and not nothing and not confirm(changes):
+                raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
+            done = done if plan.empty else ()  # a machine may have died while it was waited for
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
         return provision.provision(Run(session, before, started), spec, tofu)
 
@@ -261,10 +263,13 @@ class Deployer:
 
     def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
         """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""
-        with suppress(InvalidSpec):
+        try:
             if load_spec(Path(environment.file)).data == environment.spec:
                 return
-        state = "has changed" if os.path.isfile(environment.file) else "is not there any more"
+            state = "has changed"
+        except InvalidSpec as error:
+            is_there = os.path.isfile(environment.file)
+            state = f"cannot be used now ({error.complaints[0]})" if is_there else "is not there any more"
         problem = f"the file {environment.file} {state}, and this goes by what was accepted"
         session.context.report(Notice(message=f"{problem}; to take a file over: deployer up FILE", level="warning"))
 
@@ -289,9 +294,13 @@ class Deployer:
 
     def _tofu(self, folder: EnvironmentFolder, spec: Spec, context: Context) -> Tofu:
         engine = find_engine(context)
-        plugins = private_directory(cache_directory(context.environ) / "plugins")
+        plugins = cache_directory(context.environ) / "plugins"
+        with suppress(DeployerError):  # a home that cannot be written: then each environment downloads its own
+            private_directory(plugins)
         environ = tofu_environment(context.environ, plugins)
-        return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ))
+        options = {"provider": spec.provider.options, **{name: host.options for name, host in spec.hosts.items()}}
+        hidden = veil(options, secrets_alone=True)
+        return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ), hidden)
 
     def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:
         environment = self._repository.load(name)
@@ -318,8 +327,10 @@ def _heard(report: Report) -> Report:
     return hear
 
 
-def _created(accepted: LoadedSpec) -> Created:
-    return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now())
+def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:
+    known = look(folder.tofu).condition != "absent"  # to OpenTofu, where the state file is gone and its folder is not
+    resources = states.Resources.POSSIBLE if known else states.Resources.NONE
+    return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)
 
 
 def _keep(session: Session, before: AnyEnvironment | None, environment: E) -> E:

@@ -50,7 +50,8 @@ def overview(
     )
     steps = finished_steps(environment)
     differs = isinstance(environment, Configurable) and any(line.startswith("differs") for line in reality)
-    mend = (again(environment, "up"),) if differs else ()
+    likely: dict[str, None] = dict.fromkeys([again(environment, "up")] if differs else [])
+    likely |= dict.fromkeys(next_commands(environment))
     return Overview(
         **facts,
         interrupted=isinstance(environment, InProgress) and holder is None,
@@ -62,7 +63,7 @@ def overview(
         steps=tuple(step.model_dump(mode="json") | {"seconds": round(step.seconds, 1)} for step in steps),
         log=(facts.get("failure") or {}).get("log") or max(map(str, folder.logs.glob("*.log")), default=""),
         tofu_directory=str(folder.tofu),
-        next_commands=(f"deployer show {environment.name}",) if holder else (*mend, *next_commands(environment)),
+        next_commands=(f"deployer show {environment.name}",) if holder else tuple(likely),
         reality=reality,
     )
 

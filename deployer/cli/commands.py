@@ -14,7 +14,7 @@ from deployer.cli.overview import show_text
 from deployer.cli.program import COMMON, LOCK_TIMEOUT, Options, Program, flag, names
 from deployer.cli.questions import ask, confirm, plan_text
 from deployer.cli.text import moment, table
-from deployer.errors import ToolMissing
+from deployer.errors import InvalidInput, ToolMissing
 from deployer.events import printable
 from deployer.storage.glance import glance
 
@@ -57,8 +57,10 @@ def init(options: Options, directory: Path) -> None:
       deployer init demo        # writes demo/demo.yml
     """
     file = directory / options.reading().init(directory).name
-    text = f"Wrote {printable(str(file))}\nNext: deployer up {shlex.quote(str(file))}"
-    options.emit(text, {"file": str(file)})
+    next_command = f"cd {shlex.quote(str(directory))} && deployer up {file.name}"
+    if options.home or directory == Path():  # otherwise the home is the one that was made there
+        next_command = options.spelled(f"deployer up {shlex.quote(str(file))}")
+    options.emit(f"Wrote {printable(str(file))}\nNext: {next_command}", {"file": str(file)})
 
 
 @program.add(FILE)
@@ -70,7 +72,8 @@ def validate(options: Options, file: Path) -> None:
     """
     spec = options.reading().validate(file)
     facts = {"name": spec.name, "hosts": [*spec.hosts], "playbooks": spec.configure.playbooks}
-    options.emit(printable(f"{file}: ok, environment {spec.name}"), {"valid": True, "file": str(file), **facts})
+    text = f"{printable(f'{file}: ok, environment {spec.name}')}\nNext: deployer up {shlex.quote(str(file))}"
+    options.emit(options.spelled(text), {"valid": True, "file": str(file), **facts})
 
 
 @program.add()
@@ -210,7 +213,7 @@ def list_(options: Options) -> None:
         changed = moment(e.changed_at) if e.changed_at else ""
         note = e.problem or ("interrupted" if e.interrupted else "at work" if e.busy else "")
         rows.append((e.name, e.state or "?", e.resources, changed, note))
-    text = table(rows) if entries else "No environments here. Next: deployer init"
+    text = table(rows) if entries else f"No environments in {options.where()}. Next: deployer init"
     options.emit(text, [options.overview(e.as_dict()) for e in entries])
 
 
@@ -270,7 +273,9 @@ def inventory(options: Options, name: str | None, listed: bool, host: str | None
         raise click.UsageError("give either --list or --host")
     with options.working() as deployer:
         found: Any = deployer.inventory(name)
-    data = found.get("_meta", {}).get("hostvars", {}).get(host, {}) if host else found
+    data, known = found, found["_meta"]["hostvars"]
+    if host and (data := known.get(host)) is None:
+        raise InvalidInput(f"the inventory has no host {host}", detail=f"its hosts are {', '.join(known) or 'none'}")
     options.emit(json.dumps(data, indent=2), data)
 
 

@@ -12,6 +12,7 @@ import click
 from deployer.cli.program import Options
 from deployer.cli.text import indented, may_colour, paint, write
 from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
+from deployer.storage.folder import storage_failed
 
 
 def tell(raised: BaseException, options: Options) -> int:
@@ -39,8 +40,9 @@ def as_error(error: BaseException) -> DeployerError:
             return Interrupted("interrupted by SIGINT")
         case FileNotFoundError() if error.filename is None:
             return StorageFailed("the working directory is not there any more", help="cd ~")
-        case OSError() if error.filename is None:
-            return StorageFailed("the result could not be written", detail=error.strerror or str(error))
+        case OSError():
+            unwritten = StorageFailed("the result could not be written", detail=error.strerror or str(error))
+            return storage_failed("cannot use", Path(error.filename), error) if error.filename else unwritten
         case _:
             return _defect(error)
 

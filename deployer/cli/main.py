@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -19,6 +20,7 @@ _COMPLETE = "_DEPLOYER_COMPLETE"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's, if not given) and returns its exit code. Prints all there is to print."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started us may ignore it, and then no child's end is known
     _prepare_streams()
     options = Options()
     try:

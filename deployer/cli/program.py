@@ -36,7 +36,7 @@ class Options:
 
     def where(self) -> Path:
         """The home, as the library finds it; costs no import of it."""
-        return self.home or find_home(Path.cwd(), os.environ)
+        return find_home(Path.cwd(), os.environ, self.home)
 
     def reading(self) -> deployer.Deployer:
         """The library, for a command that looks only."""
@@ -56,7 +56,7 @@ class Options:
         with OpenTofu's path where PATH does not have it."""
         from deployer.tofu.binary import typed
 
-        named = f"deployer --home {shlex.quote(str(self.home))}" if self.home else "deployer"
+        named = f"deployer --home {shlex.quote(str(self.where()))}" if self.home else "deployer"
         words = {"deployer": named, "tofu": typed(os.environ)}
         return re.sub(r"(?<![\w./-])(?:deployer|tofu)(?= [a-z])", lambda found: words[found[0]], text)
 

@@ -31,7 +31,7 @@ def ask(text: str, question: str, *, again: str) -> bool:
     finally:
         signal.signal(signal.SIGINT, before)
     if answer not in ("y", "yes"):
-        raise Declined("the answer was no", help=f"{again} --yes")
+        raise Declined("the answer was no", help=f"{again}    # asks again")
     return True
 
 

@@ -26,6 +26,18 @@ _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 _OUR_VARIABLES = {"environment", "hosts", "ssh_public_key", "user_data"}  # what every module is given
 
 
+# What pydantic's own sentences say in the terms of a programmer.
+_WORDS = {
+    **dict.fromkeys(("model_type", "dict_type"), "must be a mapping"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number, without a unit"),
+    "string_type": "must be a text; put a number, yes or no in quotes",
+    "string_pattern_mismatch": "cannot be used as it is",
+    "too_short": "must not be empty",
+    "missing": "is missing",
+}
+
+
 def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSpec:
     """Reads and checks a configuration file and the files it names; `root` says where bundled things lie.
 
@@ -39,7 +51,8 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     try:
         spec = Spec.model_validate_json(json.dumps(document.data), context=directory)
     except ValidationError as error:
-        raise _refused(path, _lines(document, _misfits(error, document))) from None
+        found = dict(reversed([*_misfits(error, document)]))  # of each field the first: a union has one for each member
+        raise _refused(path, _lines(document, found.items())) from None
     wrong = [*_machines(spec, root("tofu")), *_files(spec, root("playbooks"))]
     if wrong:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
@@ -50,7 +63,9 @@ def _refused(path: Path, found: Iterable[tuple[int, str]]) -> InvalidSpec:
     """With a complaint of one line for each thing found, in the order of the file; line 0 means the file as a whole."""
     file = printable(min(str(path), os.path.relpath(path), key=len))
     told = [printable(f"{file}:{line}: {text}" if line else f"{file}: {text}") for line, text in sorted(set(found))]
-    next_command = f"deployer validate -f {shlex.quote(file)}" if os.path.isfile(path) else "deployer init"
+    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1, cutoff=0.5)
+    meant = file if os.path.isfile(path) else os.path.join(os.path.dirname(file), near[0]) if near else ""
+    next_command = f"deployer validate -f {shlex.quote(meant)}" if meant else "deployer init"
     return InvalidSpec(f"{file} cannot be used", complaints=told, help=next_command)
 
 
@@ -68,7 +83,8 @@ def _misfits(error: ValidationError, document: Document) -> Iterator[_Wrong]:
         path = document.existing(found["loc"])
         field = (*path, *found["loc"][-1:]) if found["type"] == "missing" else path
         model, meaning = _field_at(field)
-        problem = f"{found['msg']} ({meaning.rstrip('.')})" if meaning else found["msg"]
+        said = _WORDS.get(found["type"]) or found["msg"].replace("Input should be", "must be")
+        problem = f"{said} ({meaning.rstrip('.')})" if meaning else said
         if found["type"] == "extra_forbidden":
             problem = f"unknown field; {_suggestion(str(path[-1]), list(model.model_fields))}"
         yield field, problem

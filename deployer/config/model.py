@@ -22,6 +22,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 PortHere = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# A name or an IPv4 address, or an IPv6 address: with two colons at least, and not the port that belongs to `port`.
+Address = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}(%[\w.-]+)?)$")]
 Login = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
 Options = dict[str, JsonValue]
@@ -32,7 +34,7 @@ def _one_or_many(value: Any) -> Any:
 
 
 def _named_or_at_path(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    return {"path" if "/" in value else "name": value} if isinstance(value, str) else value
 
 
 def _located(value: str, info: ValidationInfo) -> str:
@@ -55,7 +57,7 @@ class Provider(_Section):
 
     name: Name | None = Field(default=None, description="A bundled provider: `local` or `existing`.")
     path: Located | None = Field(default=None, description="The folder of an OpenTofu module of yours.")
-    options: Options = Field(default={}, description="Further input variables of the module, as they are.")
+    options: Options = Field(default={}, repr=False, description="Further input variables of the module, as they are.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -80,10 +82,10 @@ class Machine(_Section):
     ports: dict[PortHere, Ports] = Field(
         default={}, description="This computer's port (0: any): the machine's, one or a list."
     )
-    address: Line | None = Field(default=None, description="For `existing`: the machine's address.")
+    address: Address | None = Field(default=None, description="For `existing`: a name or IP address, without a port.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
     user: Line | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
-    options: Options = Field(default={}, description="Further attributes of this host for your own module.")
+    options: Options = Field(default={}, repr=False, description="Further attributes of this host for your own module.")
 
     @property
     def forwards(self) -> tuple[tuple[int, int], ...]:
@@ -99,7 +101,7 @@ class Ssh(_Section):
 class Configure(_Section):
     playbooks: tuple[Playbook, ...] = Field(default=(), description="A list: bundled ones by name, yours by path.")
     variables: Variables = Field(
-        default={}, description="For all playbooks. Names: letters, digits, _. Veiled in output."
+        default={}, repr=False, description="For all playbooks. Names: letters, digits, _. Veiled in output."
     )
     vault_password_file: Located | None = Field(default=None, description="A file with the Ansible Vault password.")
 
@@ -128,7 +130,7 @@ class Spec(_Section, title="An environment of deployer"):
     )
     ssh: Ssh = Field(default=Ssh(), description="How the machines are reached.")
     cloud_init: Options | Literal[False] = Field(
-        default={}, description="cloud-config merged into ours; false: no cloud-init."
+        default={}, repr=False, description="cloud-config merged into ours; false: no cloud-init."
     )
     cloud_init_strict: bool = Field(default=False, description="Whether `degraded` cloud-init fails the provisioning.")
     configure: Configure = Field(default=Configure(), description="What Ansible does to the machines.")

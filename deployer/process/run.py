@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from deployer.errors import ToolMissing
+from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.events import Notice, Report, ignore, printable
 from deployer.process.identity import ProcessIdentity, identity_of
 from deployer.process.interrupts import Deadline, Interrupts
@@ -27,7 +27,7 @@ Stream = Literal["stdout", "stderr"]
 _GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
 _STOPPING = (
-    "asked {0} to stop (it runs since {1:.0f} s) and wait for it to finish what is in flight; once more stops at once",
+    "asked {0} to stop after {1:.0f} s{2}, and wait for it to finish what is in flight; Ctrl+C stops it at once",
     "stopping {0} at once; what was in flight may exist without anybody knowing it",
     "killing {0}; what was in flight may exist without anybody knowing it",
 )
@@ -85,7 +85,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
 
     A first request to stop is forwarded once, a second asks it to stop at once; the user is told of each. With a
     register the child is on record before it becomes the tool. Raises ToolMissing where the program is not there or
-    does not start, and, once the child has ended, whatever `on_line` raised.
+    does not start, StepFailed where somebody else has waited for it, and, once it has ended, whatever `on_line` raised.
     """
     register = context.register
     program = shutil.which(request.argv[0], path=context.environ.get("PATH"))
@@ -127,7 +127,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
                     gate.write(b"\n")
             while child.returncode is None:
                 try:
-                    if child.poll() is None:
+                    if not _has_ended(child, request.doing):
                         stopping.look()
                         if failure or not out.more() | err.more():  # both, whatever the one says
                             time.sleep(_PAUSE)
@@ -151,6 +151,18 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
         timed_out=stopping.timed_out,
         interrupted=stopping.interrupted,
     )
+
+
+def _has_ended(child: subprocess.Popen[bytes], doing: str) -> bool:
+    # Not Popen.poll, which takes a child that somebody else has waited for to have ended well.
+    try:
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+    except ChildProcessError:
+        child.returncode = 0  # there is nothing more to wait for
+        detail = "the program around deployer ignores SIGCHLD, or waits for children that are not its own"
+        raise StepFailed(f"how {doing} ended is not known", kind=FailureKind.TOOL, detail=detail) from None
+    child.returncode = os.waitstatus_to_exitcode(status) if pid else None
+    return bool(pid)
 
 
 def capture(
@@ -203,8 +215,9 @@ class _Stopping:
                     os.killpg(self.child.pid, signal.SIGKILL)
                 else:
                     # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
-                    self.child.send_signal(signal.SIGINT)
-            message = _STOPPING[self.level - 1].format(self.request.doing, self.since - self.started)
+                    os.kill(self.child.pid, signal.SIGINT)
+            limit = ", its time limit" if self.timed_out else ""
+            message = _STOPPING[self.level - 1].format(self.request.doing, self.since - self.started, limit)
             self.context.report(Notice(message=message, level="warning"))
 
 

@@ -1,5 +1,6 @@
 """Where things of an environment lie on disk, and where the home is. Paths only: makes folders, reads no file."""
 
+import errno
 import os
 import shlex
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Final
 from deployer.errors import StorageFailed
 
 HOME_NAME = ".deployer"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EnvironmentFolder:
@@ -29,10 +31,11 @@ class EnvironmentFolder:
         self.enter_tofu: Final = f"cd {shlex.quote(str(self.tofu))}"  # what a person types before `tofu`
 
 
-def find_home(cwd: Path, environ: Mapping[str, str]) -> Path:
-    """DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in `cwd` (perhaps not there)."""
-    if named := environ.get("DEPLOYER_HOME"):
-        return (cwd / named).absolute()
+def find_home(cwd: Path, environ: Mapping[str, str], named: Path | str | None = None) -> Path:
+    """The one that is `named`, else DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in
+    `cwd` (perhaps not there)."""
+    if named := named or environ.get("DEPLOYER_HOME"):
+        return Path(os.path.abspath(cwd / os.path.expanduser(named)))
     homes = [folder / HOME_NAME for folder in (cwd, *cwd.parents)]
     return next(filter(Path.is_dir, homes), homes[0])
 
@@ -51,5 +54,5 @@ def private_directory(path: Path) -> Path:
 def storage_failed(doing: str, path: Path, error: OSError) -> StorageFailed:
     """An operating system's refusal, as our error: what could not be done to which file, and why."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    look = "df -h {0}; ls -ld {0}".format(shlex.quote(str(path.parent)))
+    look = f"{'df -h' if error.errno in _NO_ROOM else 'ls -ld'} {shlex.quote(str(path.parent))}"
     return StorageFailed(f"{doing} {path}", detail=reason, remains="Nothing was changed there.", help=look)

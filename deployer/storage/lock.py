@@ -161,6 +161,7 @@ def _no_lock(path: Path, error: OSError) -> StorageFailed:
 
 def _locked_by_holder(folder: EnvironmentFolder) -> Locked:
     message = f"environment {folder.name} is in use"
+    look = f"deployer show {folder.name}    # to wait instead: the same command with --lock-timeout 600"
     record = None
     for _ in range(20):
         # The winner writes its record right after it got the lock; give it a moment to say who it is.
@@ -169,13 +170,11 @@ def _locked_by_holder(folder: EnvironmentFolder) -> Locked:
             break
         time.sleep(0.025)
     if record is None:
-        detail = "by a process that has not said who it is yet"
-        return Locked(message, detail=detail, help="type the command again, or add --lock-timeout 600 to wait")
+        return Locked(message, detail="by a process that has not said who it is yet", help=look)
     life = {True: "it is running", False: "it has just ended", None: f"on {record.host}, so not visible from here"}
     at = f", at step {record.step}" if record.step else ""
     detail = f"process {record.pid} of {record.user}@{record.host} runs `deployer {record.command}`{at}, "
     detail += f"since {record.since}; {life[record.alive]}"
-    look = f"wait with --lock-timeout 600, or look: deployer show {folder.name}; ps -fp {record.pid}"
     return Locked(message, holder=record.as_dict(), detail=detail, help=look)
 
 
@@ -186,6 +185,5 @@ def _locked_by_orphan(folder: EnvironmentFolder, former: Record, child: Child) -
         detail=f"process {child.pid} ({child.doing}, since {child.since}) goes on although the "
         f"`deployer {former.command}` that started it (process {former.pid}) is gone",
         remains="Nothing was changed by this command; when that process ends, the environment is free by itself.",
-        help=f"wait with --lock-timeout 600, look with: ps -fp {child.pid}, "
-        f"or end it in good order with: kill -INT {child.pid}",
+        help=f"ps -fp {child.pid}    # to end it in good order: kill -INT {child.pid}; to wait: --lock-timeout 600",
     )

@@ -37,7 +37,9 @@ _UNWANTED = ("TF_CLI_ARGS", "TF_WORKSPACE", "TF_DATA_DIR", "TF_LOG", "TF_INPUT",
 
 def tofu_environment(environ: Mapping[str, str], plugin_cache: Path) -> dict[str, str]:
     """The child's whole environment: the user's own (credentials of a cloud among it), without what alters commands."""
-    env = {"TF_PLUGIN_CACHE_DIR": str(plugin_cache), **environ, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+    env = {**environ, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+    if plugin_cache.is_dir():  # OpenTofu refuses one that is not there
+        env.setdefault("TF_PLUGIN_CACHE_DIR", str(plugin_cache))
     return {key: value for key, value in env.items() if not key.startswith(_UNWANTED)}
 
 
@@ -49,24 +51,25 @@ class Tofu:
     folder: Path
     limits: Timeouts
     context: Context
+    veil: Callable[[str], str] = str  # for what it says: a diagnostic repeats whole commands, secrets and all
 
     def init(self) -> None:
         """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
         # Never -json: OpenTofu has it since 1.9 only.
         argv = self._argv("init", input=False, no_color=IsFlagged)
-        outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(text)))
+        outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(self.veil(text))))
         if outcome.returncode != 0:
             self.validate()
-            raise _failed("initialise", outcome)
+            raise self._failed("initialise", outcome)
 
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
         outcome, text = self._document("validate")
-        decoder = Decoder(self.context.report)
+        decoder = Decoder(self.context.report, self.veil)
         try:
             found = Diagnostics.model_validate_json(text).diagnostics
         except ValidationError:
-            raise _failed("validate", outcome) from None
+            raise self._failed("validate", outcome) from None
         for diagnostic in found:
             decoder.diagnose(diagnostic)
         if decoder.errors:
@@ -104,7 +107,7 @@ class Tofu:
         """The values of the root module's outputs. Sensitive ones are in clear: never print them."""
         outcome, text = self._document("output")
         if outcome.returncode != 0:
-            raise _failed("give its outputs", outcome)
+            raise self._failed("give its outputs", outcome)
         return {name: output["value"] for name, output in json.loads(text).items()}
 
     def _argv(self, command: str, *arguments: str, **options: object) -> tuple[str, ...]:
@@ -119,7 +122,7 @@ class Tofu:
         return outcome, "\n".join(lines)
 
     def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
-        decoder = Decoder(self.context.report)
+        decoder = Decoder(self.context.report, self.veil)
         if "-lock=false" not in argv:
             if look(self.folder).interrupted:
                 self._await_orphans(min(limit, _LOCK_TIMEOUT))
@@ -128,8 +131,8 @@ class Tofu:
                 self.context.report(Notice(message=message, level="warning"))
         outcome = self._run(argv, limit, decoder.line)
         fine = (0, 2) if argv[1] == "plan" else (0,)  # 2: it would change something; of apply, a crash
-        if outcome.returncode not in fine:
-            raise decoder.failure(argv[1], _last_words(outcome))
+        if outcome.returncode not in fine or decoder.errors:
+            raise decoder.failure(argv[1], self._last_words(outcome))
         return decoder, outcome.returncode
 
     def _await_orphans(self, limit: float) -> None:
@@ -154,7 +157,7 @@ class Tofu:
         doing = f"tofu {argv[1]}"
 
         def hear(stream: Stream, text: str) -> None:
-            on_stdout(text) if stream == "stdout" else self.context.report(said(text))
+            on_stdout(text) if stream == "stdout" else self.context.report(said(self.veil(text)))
 
         request = Request(argv=argv, doing=doing, cwd=self.folder, timeout=limit, grace=_GRACE)
         outcome = run(request, self.context, hear)
@@ -171,11 +174,9 @@ class Tofu:
             raise StepFailed(f"{doing} was killed by {name}", kind=FailureKind.TOFU, detail=detail)
         return outcome
 
+    def _failed(self, doing: str, outcome: Outcome) -> StepFailed:
+        return Decoder(ignore).failure(doing, self._last_words(outcome))
 
-def _failed(doing: str, outcome: Outcome) -> StepFailed:
-    return Decoder(ignore).failure(doing, _last_words(outcome))
-
-
-def _last_words(outcome: Outcome) -> str:
-    words = " ".join(line.strip("│╷╵ ") for line in outcome.tail[-6:])
-    return words.strip() or f"it ended with code {outcome.returncode} and said nothing"
+    def _last_words(self, outcome: Outcome) -> str:
+        words = " ".join(line.strip("│╷╵ ") for line in outcome.tail[-6:])
+        return self.veil(words.strip()) or f"it ended with code {outcome.returncode} and said nothing"

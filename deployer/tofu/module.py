@@ -5,10 +5,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deployer.errors import FailureKind, StepFailed
-from deployer.files import write_private
+from deployer.files import write_atomically, write_private
 
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
@@ -28,7 +30,8 @@ def copy_module(source: Path, folder: Path) -> bool:
     the module is not there, uses a folder outside it, or brings a terraform.tfvars.json, which ours would replace.
     """
     if not source.is_dir():
-        raise _unfit(f"the module {source} is not there", "provider.path names that folder")
+        moved = "deployer up FILE    # its file, where it is now, if the project has moved"
+        raise _unfit(f"the module {source} is not there", "provider.path names that folder", moved)
     if (source / VARIABLES).exists():
         way_out = "give your values as provider.options, or in a file *.auto.tfvars"
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
@@ -48,6 +51,25 @@ def copy_module(source: Path, folder: Path) -> bool:
     return True
 
 
+@contextmanager
+def module_kept(folder: Path) -> Iterator[None]:
+    """Whatever is copied to `folder` while the block runs, in the end it holds the module and the variables that it
+    held before: those that its machines were made with, and go away with. Raises OSError."""
+    names = _manifest(folder)
+    paths = [path for name in (*names, _MANIFEST, VARIABLES) if (path := folder / name).is_file()]
+    kept = [(path, path.read_bytes(), path.stat().st_mode) for path in paths]
+    try:
+        yield
+    finally:
+        for name in _manifest(folder) - names if folder / _MANIFEST in paths else ():
+            (folder / name).unlink(missing_ok=True)
+        for path, content, mode in kept:
+            if not path.is_file() or path.read_bytes() != content:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomically(path, content)
+                path.chmod(mode)
+
+
 def module_differs(source: Path, folder: Path) -> bool:
     """Whether the module in `source` is another than the one `folder` holds. Raises OSError."""
     files = _files(source, folder)
@@ -56,12 +78,15 @@ def module_differs(source: Path, folder: Path) -> bool:
 
 
 def _files(source: Path, folder: Path) -> set[str]:
-    """What is copied: everything but what is never copied, and, where it lies inside the module, our own home."""
+    """What is copied: everything but what is never copied, links that lead nowhere or back, and, where it lies inside
+    the module, our own home."""
     found: set[str] = set()
     for directory, folders, files in os.walk(source, followlinks=True):
         here, left_out = Path(directory), _NEVER_COPIED(directory, [*folders, *files])
-        folders[:] = [n for n in folders if n not in left_out and here / n not in (folder, *folder.parents)]
-        found |= {os.path.relpath(here / name, source) for name in files if name not in left_out}
+        # A link may lead back to where we come from: without an end, or, with two of them, to more than disks hold.
+        behind = {folder, *folder.parents} | set(map(os.path.realpath, (here, *here.parents)))
+        folders[:] = [n for n in folders if n not in left_out and not {here / n, os.path.realpath(here / n)} & behind]
+        found |= {os.path.relpath(here / n, source) for n in files if n not in left_out and (here / n).is_file()}
     return found
 
 
@@ -82,5 +107,5 @@ def _manifest(folder: Path) -> set[str]:
         return set()
 
 
-def _unfit(problem: str, cause: str) -> StepFailed:
-    return StepFailed(problem, kind=FailureKind.INPUT, detail=cause)
+def _unfit(problem: str, cause: str, help_: str = "") -> StepFailed:
+    return StepFailed(problem, kind=FailureKind.INPUT, detail=cause, help=help_)

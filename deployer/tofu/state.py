@@ -37,7 +37,8 @@ def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
     errored = folder / "errored.tfstate"
     size = errored.stat().st_size if errored.exists() else None
-    interrupted = size == 0 or ((folder / _NOTE).exists() and _lock_holder(folder) is None)
+    note = folder / _NOTE  # an empty one is of an OpenTofu that had no room for it, and did nothing
+    interrupted = size == 0 or (note.exists() and note.stat().st_size > 0 and _lock_holder(folder) is None)
     condition, resources = _contents(folder)
     return LocalState(condition, resources, interrupted=interrupted, errored=errored if size else None)
 

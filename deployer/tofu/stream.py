@@ -2,6 +2,7 @@
 refused."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -88,6 +89,7 @@ class Decoder:
     """Collects what matters of one command's lines, and reports what they tell."""
 
     report: Report
+    veil: Callable[[str], str] = str  # for what is said to people
     planned: list[Change] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
     errors: list[Diagnostic] = field(default_factory=list)
@@ -101,9 +103,9 @@ class Decoder:
             line = _Line.model_validate_json(text)
         except ValidationError:
             if text.strip():
-                self.report(said(text))
+                self.report(said(self.veil(text)))
             return
-        self.report(said(line.message))
+        self.report(said(self.veil(line.message)))
         address, action = line.work.address, line.work.action
         if line.type == "version" and not line.ui.startswith("1."):
             detail = f"its -json output is version {line.ui!r}; version 1 is understood"
@@ -119,7 +121,7 @@ class Decoder:
             self.report(ResourceProgress(address=address, action=action, status=status, seconds=seconds))
         elif line.type == "provision_start":
             self._printed[address] = []
-        elif line.type == "provision_progress" and (printed := line.work.output.strip()):
+        elif line.type == "provision_progress" and (printed := self.veil(line.work.output.strip())):
             lines = self._printed.setdefault(address, [])
             lines.append(printed)
             if len(lines) > 1:  # the first is OpenTofu's own, repeating the command
@@ -128,7 +130,7 @@ class Decoder:
             self.diagnose(line.diagnostic)
 
     def diagnose(self, found: Diagnostic) -> None:
-        told = found.text + found.place
+        told = self.veil(found.text) + found.place
         if found.severity == "error":
             self.errors.append(found)
             self.report(said(f"error: {told}"))
@@ -141,7 +143,7 @@ class Decoder:
             return StepFailed(f"OpenTofu failed to {doing}", kind=FailureKind.TOFU, detail=one_line(fallback))
         first, *others = self.errors
         # A provisioner's diagnostic repeats the whole command; what the program said itself is the better cause.
-        cause = one_line(" / ".join(self._printed.get(first.address, [])[1:][-3:])) or first.text
+        cause = one_line(" / ".join(self._printed.get(first.address, [])[1:][-3:])) or self.veil(first.text)
         more = f" (and {len(others)} more, see the log)" if others else ""
         subject = f" at {first.address}" if first.address else ""
         detail = cause + first.place + more

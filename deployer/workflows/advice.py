@@ -19,13 +19,14 @@ def what_exists(environment: AnyEnvironment, tofu: Path) -> str:
     hosts = ", ".join(f"{name} ({host.address} port {host.port})" for name, host in environment.hosts.items())
     match environment.resources:
         case Resources.NONE:
-            return "No machine was made; its hosts were there before." if hosts else "Nothing has been made."
+            return "No machine was made; its hosts were there before." if hosts else "Nothing exists."
         case Resources.POSSIBLE:
             return f"Machines may exist; what OpenTofu knows of them is in {tofu}."
         case Resources.PRESENT:
-            return f"The machines exist: {hosts or f'OpenTofu knows them, in {tofu}'}."
+            return f"The machines were made: {hosts or f'OpenTofu knows them, in {tofu}'}."
 
 
+_NOT_THE_PLAYBOOKS = (FailureKind.UNREACHABLE, FailureKind.TIMEOUT)
 _NEXT = {
     "created": "up plan",
     "provisioning": "up logs destroy",
@@ -43,8 +44,8 @@ _NEXT = {
 def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
     """Commands to paste, the likeliest first. `environment` is at rest: nobody works on it."""
     commands = _NEXT[environment.state]
-    if isinstance(environment, ConfigureFailed) and environment.failure.kind is FailureKind.UNREACHABLE:
-        commands = f"up {commands}"  # which sees to the machines first
+    if isinstance(environment, ConfigureFailed) and environment.failure.kind in _NOT_THE_PLAYBOOKS:
+        commands = f"up {commands}"  # which sees to the machines first, and takes the file's limits
     return tuple(again(environment, command) for command in commands.split())
 
 
@@ -78,8 +79,9 @@ def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> 
         way_out = f"{folder.enter_tofu} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"
         way_out += f"    # the state before the last change; if it has all: deployer destroy {name}"
     else:
-        way_out = f"deployer destroy {name} --abandon --yes    # but look at the provider first: is nothing there?"
-    detail = "machines may exist that it does not know, so this is not called destroyed"
+        way_out = f"deployer show {name} --refresh    # look there and at the provider. Only if nothing is left: "
+        way_out += f"deployer destroy {name} --abandon --yes"
+    detail = "machines may exist that it does not know, so this is not called destroyed, nor planned anew"
     raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, remains=remains, help=way_out)
 
 

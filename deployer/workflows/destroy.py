@@ -53,7 +53,10 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
         # must not have to mend our copy of it as well.
         render(run.session, spec)
         tofu.init()
-    return tofu.destroy()
+    gone = tofu.destroy()
+    if left := ", ".join(look(tofu.folder).resources):
+        raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
+    return gone
 
 
 def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:
@@ -65,5 +68,6 @@ def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:
             where = f"{target.address} port {target.port}"
             problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing to destroy"
             detail = "its state may have lost the machine, so this is not called destroyed"
-            way_out = f"deployer destroy {run.environment.name} --abandon --yes    # once the machine itself is gone"
+            way_out = f"deployer show {run.environment.name} --refresh    # once the machine itself is gone: "
+            way_out += f"deployer destroy {run.environment.name} --abandon --yes"
             raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=way_out)

@@ -8,14 +8,14 @@ import yaml
 
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec
-from deployer.environment import FinishedStep, Provisioned, Provisioning
-from deployer.errors import Interrupted, StepFailed
+from deployer.environment import FinishedStep, Provisioned, Provisioning, Resources
+from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import utc_now
 from deployer.files import write_private
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import VARIABLES, copy_module, module_differs
+from deployer.tofu.module import VARIABLES, copy_module, module_differs, module_kept
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
@@ -34,7 +34,13 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
 
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
-        return tofu.plan(plan_file).summary
+        found = tofu.plan(plan_file)
+        for change in found.changes if run.environment.resources is Resources.NONE else ():
+            if change.action in ("update", "replace", "delete"):
+                problem = f"the plan would {change.action} {change.address}, which this environment has not made"
+                detail = "has the module a backend whose state is another environment's? (docs/providers.md)"
+                raise StepFailed(problem, kind=FailureKind.INPUT, detail=detail)
+        return found.summary
 
     def apply() -> str:
         run.learn(run.environment.expect_resources(utc_now()))
@@ -113,13 +119,13 @@ def render(session: Session, spec: Spec) -> bool:
 
 
 def preview(session: Session, spec: Spec, tofu: Tofu) -> Plan:
-    """What an apply would do now. Changes nothing but the files in the tofu folder."""
+    """What an apply would do now. The tofu folder keeps what its machines were made with."""
     try:
-        # Rendered each time: the user's own module may have changed, and so may what an earlier question left.
-        if render(session, spec) or not (tofu.folder / ".terraform").exists():
-            tofu.init()
-            tofu.validate()
-        return tofu.plan()
+        with module_kept(tofu.folder):
+            if render(session, spec) or not (tofu.folder / ".terraform").exists():
+                tofu.init()
+                tofu.validate()
+            return tofu.plan()
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
         raise
@@ -141,8 +147,10 @@ def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
     login = {"name": user, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "lock_passwd": True}
     # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
     ours = {"users": [{**login, "ssh_authorized_keys": [public_key]}], "ssh_pwauth": False, "locale": False}
+    # Or every sudo says that it cannot resolve the machine's name.
+    named = {**ours, "manage_etc_hosts": "localhost"}
     # ASCII only: PyYAML writes the rarer line ends of Unicode as they are, and they come back as spaces.
-    return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False)
+    return "#cloud-config\n" + yaml.safe_dump(merged(named, extra), sort_keys=False)
 
 
 def merged(ours: Any, theirs: Any) -> Any:

@@ -27,6 +27,7 @@ F = TypeVar("F", bound=AnyEnvironment)
 Step = Callable[[], str | None]  # does its part, and says in a few words what came of it
 
 log = logging.getLogger("deployer")
+log.addHandler(logging.NullHandler())  # or a program that has set up nothing would see some of it on stderr
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Run(Generic[P]):
         self._finished("failed", cause)
         own = error.remains if isinstance(error, StepFailed) else ""  # of others it is about their command alone
         error.remains = f"Its state is {failed.state}. {self._exists()} {own}".rstrip()
-        error.help = error.help or f"{next_commands(failed)[0]}    # when it is mended; it goes on from {step}"
+        error.help = error.help or f"{next_commands(failed)[0]}    # when it is mended"
         if isinstance(error, StepFailed):  # others speak for themselves, by their exit codes too
             error.message, error.detail = f"environment {failed.name}: {step} failed", said
             error.step, error.log = step, self._log
@@ -151,8 +152,8 @@ class Run(Generic[P]):
         error.message = f"environment {self.environment.name}: {error.message}"
         error.detail = after + error.detail
         error.remains = f"The state file still says what was saved last. {self._exists()}"
-        error.help = f"make room or mend the disk, then: {again(self.environment, self.session.command)}"
-        error.help += f"    # or take everything away by hand: {self.session.folder.enter_tofu} && tofu destroy"
+        error.help = f"{again(self.environment, self.session.command)}    # when there is room, or the disk is mended; "
+        error.help += f"or take everything away by hand: {self.session.folder.enter_tofu} && tofu destroy"
         self._finished("failed", str(error))
 
     def _exists(self) -> str:

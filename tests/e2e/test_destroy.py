@@ -57,11 +57,44 @@ def test_a_state_that_is_lost(made: Project, lost: str) -> None:
         assert made.run("status", NAME).out != "destroyed\n"
         assert thing(made).exists()
         assert (made.folder / "tofu" / "main.tf").exists()
+    assert "nor planned anew" in made.run("up", NAME, code=1).err, "it would make everything a second time"
     assert made.state["resources"] == "present"
     assert [line for line in made.run("show", NAME, "--refresh").out.splitlines() if "differs" in line]
     state.write_bytes(whole)
     made.run("destroy", NAME, "--yes")
     assert made.state["state"] == "destroyed"
+    assert not thing(made).exists()
+
+
+def test_what_a_lost_state_file_knew_is_not_taken_away_unasked(made: Project) -> None:
+    (made.folder / "environment.json").unlink()
+    module = made.module(MODULE.replace('"thing"', '"other"').replace("../thing", "../other"))
+    made.write(provider=module, timeouts={"ssh": 1})
+    told = made.run("up", f"{NAME}.yml", code=2)
+    assert "delete  terraform_data.thing" in told.err
+    assert (made.state["state"], made.state["resources"]) == ("created", "possible")
+    assert thing(made).exists()
+    made.run("destroy", NAME, "--yes")
+    assert not thing(made).exists(), "by the module that made it"
+
+
+def test_a_new_environment_does_not_take_away_what_is_anothers(made: Project) -> None:
+    """As where a backend of the module's own keeps the state of all environments in one place."""
+    shared = made.path / "shared.tfstate"
+    shared.write_bytes((made.folder / "tofu" / "terraform.tfstate").read_bytes().replace(b'"thing"', b'"gone"'))
+    backend = f'terraform {{\n  backend "local" {{\n    path = "{shared}"\n  }}\n}}\n'
+    made.write(name="second", provider=made.module(backend + MODULE, "shared"), timeouts={"ssh": 1})
+    told = made.run("up", f"{NAME}.yml", code=1)
+    assert "the plan would delete terraform_data.gone, which this environment has not made" in told.err
+    assert b'"gone"' in shared.read_bytes()
+
+
+def test_a_plan_leaves_what_the_machines_were_made_with(made: Project) -> None:
+    (made.path / "infra" / "main.tf").write_text(MODULE + MODULE)
+    told = made.run("plan", NAME, code=1)
+    assert "Duplicate" in told.err
+    made.tofu("plan", "-destroy", "-input=false", "-no-color")
+    made.run("destroy", NAME, "--yes")
     assert not thing(made).exists()
 
 

@@ -124,7 +124,7 @@ def test_no_color(terminal: Spawn) -> None:
 def test_destroy_asks_and_takes_no_for_an_answer(terminal: Spawn, project: Path) -> None:
     for answer in ("n", "", "what?"):
         with deployer(terminal, project, "destroy", "demo") as child:
-            child.expect_exact("demo is created. Nothing has been made.")
+            child.expect_exact("demo is created. Nothing exists.")
             child.expect_exact("Destroy demo? [y/N] ")
             child.sendline(answer)
             child.expect_exact("the answer was no")

@@ -55,7 +55,7 @@ class Child:
     def report(self, event: Event) -> None:
         assert isinstance(event, Notice)
         assert event.level == "warning"
-        said = ["asked a test to stop (", "stopping a test at once", "killing a test"]
+        said = ["asked a test to stop after ", "stopping a test at once", "killing a test"]
         self.stopping.append([event.message.startswith(words) for words in said].index(True) + 1)
 
     def python(self, program: str, *, timeout: float = 60, grace: float = 60, kill_after: float = 15) -> Outcome:
@@ -605,6 +605,34 @@ def test_who_we_are() -> None:
     assert not is_alive(ProcessIdentity(me.pid, me.started + "1"))
     assert not is_alive(ProcessIdentity(me.pid, ""))
     assert not is_alive(ProcessIdentity(2**30, me.started))
+
+
+IGNORING = """
+import signal, sys, time
+from pathlib import Path
+from deployer.errors import StepFailed
+from deployer.process import Context, Request, run
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+else:
+    def reap(*_):
+        import os, contextlib
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]: pass
+    signal.signal(signal.SIGCHLD, reap)
+try:
+    request = Request(argv=("/bin/sh", "-c", "sleep 0.2; exit 3"), doing="the work", cwd=Path("/"), timeout=60)
+    print(run(request, Context({}), lambda *_: None).returncode)
+except StepFailed as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("how", ["ignored", "taken"])
+def test_an_end_that_somebody_else_has_taken_is_not_a_good_one(how: str, checkout: Path) -> None:
+    argv = [sys.executable, "-c", IGNORING, how]
+    done = subprocess.run(argv, cwd=checkout, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("how the work ended is not known: "), done
 
 
 def test_a_zombie_has_ended() -> None:

@@ -15,11 +15,12 @@ import pytest
 
 from deployer.ansible.inventory import InventoryEnvironment, inventory_data, write_inventory
 from deployer.ansible.playbook import playbook_environment
-from deployer.ansible.results import Findings, message_of, records_of, veil
+from deployer.ansible.results import Findings, message_of, records_of
 from deployer.environment import Host, PortForward
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Event, Report, TaskProgress, ignore
 from deployer.files import write_private
+from deployer.veil import veil
 
 
 @pytest.mark.parametrize(
@@ -217,9 +218,14 @@ def host(address: str = "127.0.0.1", user: str = "deployer") -> Host:
     )
 
 
+def group(*hosts: str) -> dict[str, object]:
+    """Of all hosts, it is ours alone that have the system's Python: others stand beside them in a user's inventory."""
+    return {"hosts": [*hosts], "vars": {"ansible_python_interpreter": "/usr/bin/python3"}}
+
+
 def test_host_variables(tmp_path: Path) -> None:
     data: Any = inventory_data([inventory(tmp_path)])
-    assert data["env_demo"] == {"hosts": ["web"]}
+    assert data["env_demo"] == group("web")
     assert data["all"]["children"] == ["env_demo"]
     variables = data["_meta"]["hostvars"]["web"]
     assert variables["deployer_ports"] == [80, 443]
@@ -236,10 +242,10 @@ def test_hosts_and_groups_of_the_same_name_are_told_apart(tmp_path: Path) -> Non
         inventory(tmp_path, "3", cache=host()), inventory(tmp_path, "env-3", queue=host()),
         inventory(tmp_path, "env-shop", store=host()), inventory(tmp_path, "shop", shop=host()),
     ])  # fmt: skip
-    assert data["env_my_shop"] == {"hosts": ["web.my-shop", "db"]}
-    assert data["env_db"] == {"hosts": ["web.db"]}
-    assert (data["env_3"], data["env_env_3"]) == ({"hosts": ["cache"]}, {"hosts": ["queue"]})
-    assert (data["env_env_shop"], data["env_shop"]) == ({"hosts": ["store"]}, {"hosts": ["shop"]})
+    assert data["env_my_shop"] == group("web.my-shop", "db")
+    assert data["env_db"] == group("web.db")
+    assert (data["env_3"], data["env_env_3"]) == (group("cache"), group("queue"))
+    assert (data["env_env_shop"], data["env_shop"]) == (group("store"), group("shop"))
     assert set(data["_meta"]["hostvars"]) == {"web.my-shop", "db", "web.db", "cache", "queue", "store", "shop"}
 
 
@@ -247,7 +253,7 @@ def test_a_group_has_one_name_whatever_else_there_is(tmp_path: Path) -> None:
     alone: Any = inventory_data([inventory(tmp_path, "web", one=host())])
     among: Any = inventory_data([inventory(tmp_path, "web", one=host()), inventory(tmp_path, "other", web=host())])
     write_inventory(tmp_path / "hosts.json", inventory(tmp_path, "web", web=host()))
-    assert alone["env_web"] == among["env_web"] == {"hosts": ["one"]}
+    assert alone["env_web"] == among["env_web"] == group("one")
     assert [*json.loads((tmp_path / "hosts.json").read_text())["all"]["children"]] == ["env_web"]
 
 

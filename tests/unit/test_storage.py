@@ -82,7 +82,7 @@ def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
     for path in (home, home / "environments"):
         with pytest.raises(StorageFailed, match="cannot make") as caught:
             private_directory(path)
-        assert caught.value.help.startswith("df -h")
+        assert caught.value.help.startswith("ls -ld")
 
 
 def test_an_existing_directory_keeps_its_mode(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_damaged_state_in_the_working_directory_is_never_read(tofu: Tofu, monk
     assert argv(tofu, Tofu.outputs) == [str(tofu.binary), "output", "-json"]
 
 
-def test_the_users_environment_reaches_opentofu_without_what_alters_commands() -> None:
+def test_the_users_environment_reaches_opentofu_without_what_alters_commands(tmp_path: Path) -> None:
     users = {
         "PATH": "/bin",
         "HCLOUD_TOKEN": "secret",
@@ -81,14 +81,14 @@ def test_the_users_environment_reaches_opentofu_without_what_alters_commands() -
         "TF_INPUT": "1",
         "TF_REATTACH_PROVIDERS": "{}",
     }
-    assert tofu_environment(users, Path("/cache/plugins")) == {
+    assert tofu_environment(users, tmp_path) == {
         "PATH": "/bin",
         "HCLOUD_TOKEN": "secret",
         "TF_VAR_region": "eu",
         "TF_CLI_CONFIG_FILE": "/home/me/.tofurc",
         "TF_IN_AUTOMATION": "1",
         "CHECKPOINT_DISABLE": "1",
-        "TF_PLUGIN_CACHE_DIR": "/cache/plugins",
+        "TF_PLUGIN_CACHE_DIR": str(tmp_path),
     }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from deployer.errors import StepFailed
 from deployer.files import write_private
-from deployer.tofu.module import VARIABLES, copy_module, module_differs
+from deployer.tofu.module import VARIABLES, copy_module, module_differs, module_kept
 
 
 @pytest.fixture
@@ -155,6 +157,42 @@ def test_a_home_inside_the_module_is_not_copied_into_itself(source: Path) -> Non
         copy_module(source, folder)
         copy_module(source, folder)
         assert names(folder) == MODULE, home
+
+
+def test_links_that_lead_nowhere_or_back(source: Path, folder: Path) -> None:
+    (source / "docs").mkdir()
+    for number in range(3):
+        (source / "docs" / f"up{number}").symlink_to("..")
+    (source / "other").mkdir()
+    (source / "other" / "net").symlink_to("../modules/net")
+    (source / "modules" / "net" / "other").symlink_to("../../other")
+    (source / "dangling").symlink_to("nothing")
+    os.mkfifo(source / "pipe")
+    copy_module(source, folder)
+    assert names(folder) == MODULE | {"other/net/main.tf"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_module_is_kept(source: Path, folder: Path, fails: bool) -> None:
+    copy_module(source, folder)
+    write_private(folder / VARIABLES, {"environment": "demo"})
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    modes = {name: (folder / name).stat().st_mode for name in before}
+    (source / "main.tf").write_text("# changed\n")
+    (source / "start.sh").unlink()
+    (source / "modules" / "net" / "main.tf").unlink()
+    (source / "new").mkdir()
+    (source / "new" / "new.tf").write_text("")
+    with suppress(KeyError), module_kept(folder):
+        assert copy_module(source, folder)
+        write_private(folder / VARIABLES, {"environment": "other"})
+        assert (folder / "new" / "new.tf").exists()
+        (folder / "terraform.tfstate").write_text("{}")
+        if fails:
+            raise KeyError
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before | {"terraform.tfstate": b"{}"}
+    assert {name: (folder / name).stat().st_mode for name in before} == modes
+    assert module_differs(source, folder)
 
 
 def test_whether_the_module_is_another_is_known(source: Path, folder: Path) -> None:
