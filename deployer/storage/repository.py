@@ -5,6 +5,7 @@ Any store that passes tests/contracts may stand behind the workflows.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -164,7 +165,8 @@ class HeldFiles:
 
 
 def _begun(folder: EnvironmentFolder) -> bool:
-    return folder.state.exists() or folder.tofu.exists()  # the latter is made after the first state, and goes before it
+    # The folder is made after the first state, and goes before it.
+    return os.path.exists(folder.state) or os.path.exists(folder.tofu)
 
 
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
@@ -173,6 +175,8 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
             data = file.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise storage_failed("cannot read", folder.state, error) from error
     except OSError as error:
         raise unreadable(folder, str(error.strerror)) from error
     if not data.strip():
@@ -189,7 +193,7 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
 def unreadable(folder: EnvironmentFolder, problem: str) -> UnreadableState:
     known = f"What exists is known to OpenTofu in {folder.tofu}."
     look = f"{folder.enter_tofu} && tofu state list    # what exists; `tofu destroy` there takes it away"
-    if not folder.tofu.exists():
+    if not os.path.exists(folder.tofu):
         known = "OpenTofu has no folder beside it, as before anything is made and after all is destroyed."
         look = f"rm {quote(str(folder.state))}    # then the name is free"
     remains = f"It was left as it is, and so was everything else. {known}"

@@ -54,12 +54,11 @@ class Tofu:
     veil: Callable[[str], str] = str  # for what it says: a diagnostic repeats whole commands, secrets and all
 
     def init(self) -> None:
-        """Downloads providers and modules. Raises StepFailed, with what `validate` finds where it finds something."""
+        """Downloads providers and modules. Raises StepFailed."""
         # Never -json: OpenTofu has it since 1.9 only.
         argv = self._argv("init", input=False, no_color=IsFlagged)
         outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(self.veil(text))))
         if outcome.returncode != 0:
-            self.validate()
             raise self._failed("initialise", outcome)
 
     def validate(self) -> None:
@@ -178,5 +177,5 @@ class Tofu:
         return Decoder(ignore).failure(doing, self._last_words(outcome))
 
     def _last_words(self, outcome: Outcome) -> str:
-        words = " ".join(line.strip("│╷╵ ") for line in outcome.tail[-6:])
+        words = " ".join(line.strip("│╷╵ ") for line in outcome.tail).rpartition("Error: ")[2]
         return self.veil(words.strip()) or f"it ended with code {outcome.returncode} and said nothing"

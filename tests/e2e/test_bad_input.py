@@ -33,7 +33,7 @@ def assert_four_parts(told: Result) -> None:
 
 
 MODULES = [
-    ("tofu_init", "tofu", 'output "hosts" {\n', "(main.tf:1)"),
+    ("tofu_init", "tofu", 'output "hosts" {\n', "main.tf line 1"),
     ("tofu_validate", "tofu", f'{VARIABLES}\noutput "hosts" {{\n  value = var.nowhere\n}}\n', "(main.tf:6)"),
     ("tofu_plan", "tofu", f'{VARIABLES}\nvariable "token" {{}}\n', "No value for required variable"),
     ("read_outputs", "input", f'{VARIABLES}\nresource "terraform_data" "paper" {{}}\n', "no output `hosts`"),

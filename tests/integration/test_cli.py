@@ -314,6 +314,20 @@ def test_a_state_that_is_gone_beside_its_machines(deployer: Deployer, demo: Path
     assert deployer("create", "-f", "demo.yml").code == 0, "the file makes it anew around what exists"
 
 
+@pytest.mark.root
+def test_a_home_of_somebody_else(deployer: Deployer, demo: Path, project: Path) -> None:
+    home = project / ".deployer"
+    home.chmod(0o700)
+    os.chown(home, 65534, 65534)
+    for name in ("show", "status", "logs", "plan", "destroy", "list"):
+        argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *PROGRAM, "--home", str(home), name]
+        argv += [] if name == "list" else ["demo"]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, (name, done)
+        assert "Permission denied" in done.stderr
+        assert "internal error" not in done.stderr
+
+
 def test_a_working_directory_that_is_gone(project: Path, environ: dict[str, str]) -> None:
     code = "import os, sys; os.mkdir('inner'); os.chdir('inner'); os.rmdir('../inner'); from deployer.cli import start"
     argv = [sys.executable, "-c", f"{code}; sys.argv[1:] = ['list']; sys.exit(start())"]

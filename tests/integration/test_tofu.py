@@ -171,8 +171,9 @@ def test_a_change_of_outputs_alone_is_worth_an_apply(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ('output "x" {\n', "(main.tf:1)"),  # no end of the block: init itself fails
-        ('module "net" {\n  source = "./nowhere"\n}\n', "(main.tf:1)"),
+        ('output "x" {\n', "main.tf line 1"),
+        ('module "net" {\n  source = "./nowhere"\n}\n', "main.tf:1"),
+        ('resource "nowhere_thing" "x" {}\n', "nowhere: could not connect to"),
     ],
 )
 def test_a_module_that_cannot_be_initialised(bench: Bench, broken: str, words: str) -> None:

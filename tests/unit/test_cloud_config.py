@@ -35,6 +35,7 @@ def test_ours() -> None:
         ],
         "ssh_pwauth": False,
         "locale": False,
+        "manage_etc_hosts": "localhost",
     }
 
 

@@ -70,7 +70,7 @@ def recipe() -> str:
 def build(target: Path, log: Path, say: Say) -> None:
     """Make disk.qcow2, vmlinuz, initrd and root.tar in `target`. ProviderError with the tools' last words."""
     log.write_bytes(b"")
-    with _temporary() as temporary:
+    with _temporary(target.parent) as temporary:
         kept = ("PATH", "HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
         environment = {key: os.environ[key] for key in kept if key in os.environ}
         environment.update(LANG="C.UTF-8", TMPDIR=str(temporary))
@@ -107,13 +107,15 @@ def _take_kernel(tree: Path, target: Path) -> None:
 
 
 @contextmanager
-def _temporary() -> Iterator[Path]:
+def _temporary(cache: Path) -> Iterator[Path]:
     """A folder of ours for the tools' temporary files, which a build that was killed leaves behind.
 
     Not in /tmp, which is often memory, nor in the cache, which the root of a user namespace cannot enter; and
     writable for that root, who has another uid outside.
     """
-    folder = Path(f"/var/tmp/deployer-image-{os.getuid()}")
+    # A cache has one build at a time, and the next one finds what that has left.
+    mark = hashlib.sha256(str(cache.absolute()).encode()).hexdigest()[:8]
+    folder = Path(f"/var/tmp/deployer-image-{os.getuid()}-{mark}")
     _delete(folder)
     folder.mkdir()
     folder.chmod(0o1777)
