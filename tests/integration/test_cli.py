@@ -320,9 +320,9 @@ def test_a_home_of_somebody_else(deployer: Deployer, demo: Path, project: Path) 
     home.chmod(0o700)
     os.chown(home, 65534, 65534)
     for name in ("show", "status", "logs", "plan", "destroy", "list"):
-        argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *PROGRAM, "--home", str(home), name]
+        argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *PROGRAM, name]
         argv += [] if name == "list" else ["demo"]
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(argv, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1, (name, done)
         assert "Permission denied" in done.stderr
         assert "internal error" not in done.stderr
