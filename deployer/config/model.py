@@ -80,7 +80,7 @@ class Machine(_Section):
     memory: int = Field(default=1024, ge=128, le=4 * 1024 * 1024, description="Memory in MiB.")
     disk: int = Field(default=8, ge=1, le=64 * 1024, description="Disk in GiB.")
     ports: dict[PortHere, Ports] = Field(
-        default={}, description="This computer's port (0: any): the machine's, one or a list."
+        default={}, description="`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list."
     )
     address: Address | None = Field(default=None, description="For `existing`: a name or IP address, without a port.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
@@ -94,14 +94,14 @@ class Machine(_Section):
 
 
 class Ssh(_Section):
-    user: Login = Field(default="deployer", description="The login made on the machines: a-z, 0-9, _ and -.")
-    private_key: Located | None = Field(default=None, description="Your own key, without passphrase or in an agent.")
+    user: Login = Field(default="deployer", description="The login: a-z, 0-9, _ and -. Made on new machines.")
+    private_key: Located | None = Field(default=None, description="Your own private key; it has no passphrase.")
 
 
 class Configure(_Section):
     playbooks: tuple[Playbook, ...] = Field(default=(), description="A list: bundled ones by name, yours by path.")
     variables: Variables = Field(
-        default={}, repr=False, description="For all playbooks. Names: letters, digits, _. Veiled in output."
+        default={}, repr=False, description="For all playbooks. Names: letters, digits, _. See Secrets."
     )
     vault_password_file: Located | None = Field(default=None, description="A file with the Ansible Vault password.")
 

@@ -33,10 +33,10 @@ _INTRODUCTION = """\
 
 <!-- Generated from the models in deployer/config by tests/docs/reference.py. -->
 
-One YAML file describes one environment. `deployer init` writes a commented one, `deployer validate -f FILE` checks one
-and complains with file, line and field, and `deployer schema` prints the JSON Schema for editors. Paths in it are
-relative to the file, and `~` is your home. Unknown fields are errors, and so are doubled keys. YAML's aliases (`&x`,
-`*x`) may be used, its merges (`<<`) not; a key is always the text as typed.
+One YAML file describes one environment. `deployer init` writes a commented one, `deployer validate -f FILE` checks
+one and complains with file, line and field, and `deployer schema` prints the JSON Schema for editors. Paths in it are
+relative to the file, and `~` is your home directory. Unknown fields are errors, and so are duplicate keys. YAML's
+aliases (`&x`, `*x`) may be used, merge keys (`<<`) not; a key is always the text as typed.
 """
 
 _EXAMPLE = """\
@@ -49,8 +49,24 @@ In what Ansible says, on the screen, in logs, events and errors, `{{{{ name }}}}
 false, what a tool has transformed (encoded, quoted, cut), and what comes from elsewhere, as from `group_vars` or a
 vault: give such tasks `no_log: true`.
 
-In what OpenTofu says, nothing is replaced: where `provider.options` has secrets, declare those variables of the module
-`sensitive`.
+In what OpenTofu says, the same stands for values in `provider.options` and a host's `options` whose name is a
+secret's. Declare those variables of the module `sensitive` as well, and hand them to a `local-exec` by its
+`environment`: what is part of its `command` is in OpenTofu's state and in its errors.
+
+What the file says is kept in clear in `.deployer`, readable by you alone, and stays in `environment.json` after
+`destroy`. Put `.deployer/` into `.gitignore`, and remove `.deployer/environments/NAME` of an environment that is
+destroyed for good.
+
+## What a change does
+
+`deployer up FILE` shows what changed and asks, where machines may exist. A host that is added is made, one that is
+taken out of the file is destroyed, and a host of another name is another host. Another `name` at the top is another
+environment: the first one goes on running until it is destroyed. Playbooks run on all hosts.
+
+What OpenTofu calls `replace` is not always a loss. With `local`, a change of `cpus`, `memory`, `ports` or a larger
+`disk` replaces `terraform_data.running[...]`: the machine is started again on its disk. A change of `cloud_init`,
+`ssh`, the image, or a smaller `disk` replaces `terraform_data.machine[...]` too: **a new machine, and what was on its
+disk is gone.**
 
 ## A whole file
 
