@@ -120,6 +120,19 @@ def test_a_state_that_opentofu_could_not_save(made: Project) -> None:
     assert not thing(made).exists()
 
 
+def test_a_machine_that_died_while_it_was_waited_for(project: Project) -> None:
+    died = '"thing" {\n  triggers_replace = fileexists("../dead")'
+    project.write(provider=project.module(MODULE.replace('"thing" {', died)), timeouts={"ssh": 1})
+    for _ in range(2):  # the second time goes on from there
+        project.run("up", f"{NAME}.yml", code=1)
+        assert project.state["failure"]["step"] == "wait_ssh"
+    (project.folder / "dead").touch()
+    assert "replace  terraform_data.thing" in project.run("up", NAME, code=2).err
+    project.run("up", NAME, "--yes", code=1)
+    applies = [e for e in project.events if (e["kind"], e.get("step")) == ("step_started", "tofu_apply")]
+    assert len(applies) == 2
+
+
 def test_an_apply_that_was_killed(project: Project) -> None:
     project.write(provider=project.module(MODULE), timeouts={"ssh": 1})
     project.run("create", "-f", f"{NAME}.yml")

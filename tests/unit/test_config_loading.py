@@ -117,21 +117,21 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             "name: demo\nhosts: {web: {ports: {8080: x}}}\n",
             (
                 "demo.yml:2: hosts.web.ports.8080: must be a whole number, without a unit "
-                "(This computer's port (0: any): the machine's, one or a list)"
+                "(`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list)"
             ),
         ),
         (
             "name: demo\nhosts:\n  web:\n    ports:\n      0:\n        - 80\n        - 99999\n",
             (
                 "demo.yml:7: hosts.web.ports.0[1]: must be less than or equal to 65535 "
-                "(This computer's port (0: any): the machine's, one or a list)"
+                "(`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list)"
             ),
         ),
         (
             "name: demo\nhosts: {web: {ports: {99999: 80}}}\n",
             (
                 "demo.yml:2: hosts.web.ports.99999: must be less than or equal to 65535 "
-                "(This computer's port (0: any): the machine's, one or a list)"
+                "(`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list)"
             ),
         ),
         (
@@ -218,7 +218,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             MINIMAL + "configure: {variables: {a-b: 1}}\n",
             (
                 "demo.yml:3: configure.variables.a-b: cannot be used as it is "
-                "(For all playbooks. Names: letters, digits, _. Veiled in output)"
+                "(For all playbooks. Names: letters, digits, _. See Secrets)"
             ),
         ),
         (
