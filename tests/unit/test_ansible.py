@@ -323,6 +323,16 @@ def test_the_users_ansible_cfg_says_everything_but_to_ask(tmp_path: Path) -> Non
     assert ours["ANSIBLE_PIPELINING"] == "True"
 
 
+def test_the_users_paths_start_where_deployer_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inherited = {"ANSIBLE_CONFIG": "ansible/ansible.cfg", "ANSIBLE_ROLES_PATH": "roles:~/roles"}
+    project = tmp_path / "environments"
+    theirs = playbook_environment(inherited, project=project, scratch=tmp_path, sockets=tmp_path)
+    assert theirs["ANSIBLE_CONFIG"] == str(tmp_path / "ansible" / "ansible.cfg")
+    assert theirs["ANSIBLE_ROLES_PATH"] == f"{tmp_path / 'roles'}:{Path.home() / 'roles'}"
+    assert "ANSIBLE_CONFIG" not in playbook_environment(inherited, project=None, scratch=tmp_path, sockets=tmp_path)
+
+
 @pytest.mark.parametrize("module", ["playbook", "child"])
 def test_ansible_runner_and_what_else_is_slow_is_not_imported(module: str) -> None:
     slow = ("ansible_runner", "pydantic", "yaml")

@@ -270,6 +270,30 @@ def test_secrets_are_not_shown(bundled: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match=r"dmeo\.yml: no such file"):
         load_spec(tmp_path / "dmeo.yml")
+    (tmp_path / "demo.yaml").touch()
+    with pytest.raises(InvalidSpec) as caught:
+        load_spec(tmp_path / "dmeo.yml")
+    assert caught.value.help.endswith("/demo.yaml")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "web.example.org", "WEB", "::1", "fe80::1%eth0", "1::192.0.2.1"])
+def test_an_address(bundled: Path, address: str) -> None:
+    machine = f"name: demo\nprovider: existing\nhosts: {{web: {{address: '{address}'}}}}\n"
+    assert load(bundled, machine).spec.hosts["web"].address == address
+
+
+@pytest.mark.parametrize("address", ["root@192.0.2.1", "192.0.2.1:22", "[::1]", "http://x/", "a b", "-oX=y", ""])
+def test_what_is_no_address(bundled: Path, address: str) -> None:
+    machine = f"name: demo\nprovider: existing\nhosts: {{web: {{address: '{address}'}}}}\n"
+    assert complaints(bundled, machine) == [
+        "demo.yml:3: hosts.web.address: cannot be used as it is (For `existing`: a name or IP address, without a port)"
+    ]
+
+
+def test_a_provider_that_is_a_path(bundled: Path) -> None:
+    (bundled.parent / "infra").mkdir()
+    (bundled.parent / "infra" / "main.tf").touch()
+    assert load(bundled, MINIMAL + "provider: ./infra\n").spec.provider.path == str(bundled.parent / "infra")
 
 
 def test_a_folder_or_a_pipe_is_no_file(tmp_path: Path) -> None:

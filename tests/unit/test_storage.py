@@ -36,6 +36,8 @@ def test_home_is_found_as_git_finds_its_own(tmp_path: Path) -> None:
     assert find_home(deep, {"DEPLOYER_HOME": ""}) == tmp_path / "project" / ".deployer"
     assert find_home(deep, {"DEPLOYER_HOME": "/elsewhere"}) == Path("/elsewhere")
     assert find_home(deep, {"DEPLOYER_HOME": "here"}) == deep / "here"
+    assert find_home(deep, {"DEPLOYER_HOME": "~/here"}) == Path.home() / "here"
+    assert find_home(deep, {"DEPLOYER_HOME": "/elsewhere"}, "../there") == deep.parent / "there"
 
 
 def test_where_things_lie() -> None:

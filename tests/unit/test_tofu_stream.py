@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deployer.errors import StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress, ignore
 from deployer.tofu.stream import Change, Decoder, Diagnostic, Plan
+from deployer.veil import veil
 
 RESOURCE = {"addr": 'terraform_data.machine["web"]', "module": "", "resource_type": "terraform_data"}
 
@@ -187,6 +188,19 @@ def test_the_cause_of_a_failed_provisioner_is_in_its_programs_own_words() -> Non
         " (and 1 more, see the log)"
     )
     assert error.kind == "tofu"
+
+
+def test_secrets_are_veiled_in_what_is_said_and_nowhere_else() -> None:
+    events: list[Event] = []
+    decoder = Decoder(events.append, veil({"apikey": "s3cret-canary", "token": "change"}, secrets_alone=True))
+    diagnostic = {"severity": "error", "summary": "local-exec", "detail": "running 'test s3cret-canary': exit status 1"}
+    decoder.line(line("diagnostic", "s3cret-canary", diagnostic=diagnostic))
+    decoder.line("s3cret-canary, and no JSON")
+    decoder.line(json.dumps({"type": "planned_change", "@message": "plan: s3cret-canary",
+                             "change": {"resource": {"addr": "x.change"}, "action": "create"}}))  # fmt: skip
+    assert decoder.planned == [Change("x.change", "create")]
+    assert "{{ apikey }}" in str(decoder.failure("apply", ""))
+    assert "s3cret-canary" not in repr(events) + str(decoder.failure("apply", ""))
 
 
 def test_an_error_without_a_resource_keeps_file_and_line() -> None:
