@@ -177,5 +177,5 @@ class Tofu:
         return Decoder(ignore).failure(doing, self._last_words(outcome))
 
     def _last_words(self, outcome: Outcome) -> str:
-        words = " ".join(line.strip("│╷╵ ") for line in outcome.tail).rpartition("Error: ")[2]
+        words = " ".join(line.strip("│╷╵ ") for line in outcome.tail).rpartition("Error: ")[2][-600:]
         return self.veil(words.strip()) or f"it ended with code {outcome.returncode} and said nothing"

@@ -49,14 +49,22 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
             tofu.init()
         tofu.validate()
     except StepFailed:
-        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
-        # must not have to mend our copy of it as well.
-        render(run.session, spec)
-        tofu.init()
+        _make_valid(run, tofu, spec)
     gone = tofu.destroy()
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
     return gone
+
+
+def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
+    try:  # a question about another module may have left that one's providers
+        tofu.init()
+        tofu.validate()
+    except StepFailed:
+        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
+        # must not have to mend our copy of it as well.
+        render(run.session, spec)
+        tofu.init()
 
 
 def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:
