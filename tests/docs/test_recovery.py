@@ -212,7 +212,7 @@ def test_a_state_that_cannot_be_read(world: World) -> None:
     assert world.servers() == servers, "the same machines"
     (world.home / "environment.json").write_text("")
     section(world, "by-hand")
-    assert "No environments here" in world.shell.run(removing)
+    assert "No environments in" in world.shell.run(removing)
     assert world.servers() == []
 
 

@@ -149,7 +149,7 @@ def test_errors_are_raised_and_not_printed(project: Project, capfd: pytest.Captu
     error = caught.value
     assert (error.step, error.exit_code) == ("tofu_init", 1)
     assert error.message
-    assert "main.tf:1" in error.detail
+    assert "main.tf line 1" in error.detail
     assert "provision_failed" in error.remains
     assert error.help.startswith(f"deployer up {project.path / NAME}.yml ")
     printed = capfd.readouterr()
