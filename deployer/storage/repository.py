@@ -165,8 +165,7 @@ class HeldFiles:
 
 
 def _begun(folder: EnvironmentFolder) -> bool:
-    # The folder is made after the first state, and goes before it.
-    return os.path.exists(folder.state) or os.path.exists(folder.tofu)
+    return folder.state.exists() or folder.tofu.exists()  # the latter is made after the first state, and goes before it
 
 
 def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
@@ -175,8 +174,6 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
             data = file.read(_LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except PermissionError as error:
-        raise storage_failed("cannot read", folder.state, error) from error
     except OSError as error:
         raise unreadable(folder, str(error.strerror)) from error
     if not data.strip():
@@ -193,9 +190,9 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
 def unreadable(folder: EnvironmentFolder, problem: str) -> UnreadableState:
     known = f"What exists is known to OpenTofu in {folder.tofu}."
     look = f"{folder.enter_tofu} && tofu state list    # what exists; `tofu destroy` there takes it away"
-    if not os.path.exists(folder.tofu):
+    if os.access(folder.root, os.X_OK) and not folder.tofu.exists():
         known = "OpenTofu has no folder beside it, as before anything is made and after all is destroyed."
-        look = f"rm {quote(str(folder.state))}    # then the name is free"
+        look = f"rm -r {quote(str(folder.state))}    # then the name is free"
     remains = f"It was left as it is, and so was everything else. {known}"
     message = f"the state file {folder.state} cannot be used"
     return UnreadableState(message, detail=problem, remains=remains, help=look)

@@ -300,6 +300,10 @@ def test_a_state_that_is_no_state_file(tmp_path: Path, kind: str) -> None:
         store.repository.load("demo")
     assert caught.value.exit_code == 5
     assert caught.value.detail
+    assert caught.value.help == f"rm -r {path}    # then the name is free"
+    (path.parent / "tofu").mkdir()
+    with pytest.raises(UnreadableState, match="cannot be used") as caught:
+        store.repository.load("demo")
     assert "tofu state list" in caught.value.help
     with pytest.raises(UnreadableState), store.hold() as held:
         held.load()
