@@ -116,7 +116,7 @@ def state_file(where: Arena, chance: random.Random, number: int) -> None:
     path.write_bytes(chance.choice((b"", wholes[3][:-20], b"[]", _flip(chance, wholes[3])[:-3])))
     for argv in (("status", "demo"), ("show", "demo"), ("provision", "demo"), ("destroy", "demo", "--yes"),
                  ("up", "demo.yml"), ("create", "-f", "demo.yml"), ("inventory", "demo", "--list")):  # fmt: skip
-        done = told(world.run(*argv), str(path), "tofu")
+        done = told(world.run(*argv), str(path), "OpenTofu")
         assert done.code == 5, done
     assert "demo" in world.run("list").out
     path.write_bytes(wholes[0])
@@ -237,7 +237,7 @@ def errored(where: Arena, chance: random.Random, number: int) -> None:
         done = told(world.run("destroy", "demo", "--yes"), "state push")
         assert done.code == 1
         again = told(world.run("provision", "demo", "--from-start", "--yes"), "state push")
-        assert (again.code, world.state()) == (1, "provision_failed"), again
+        assert (again.code, world.state()) == (1, "provisioned"), again
         command = done.err.rpartition("next:")[2].partition("#")[0].strip()
         pushed = world.shell(command)
         assert pushed.returncode == 0, pushed

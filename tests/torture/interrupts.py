@@ -167,7 +167,7 @@ def twice(where: Arena, chance: random.Random, number: int) -> None:
         with Terminal(world, "provision", "demo", DEPLOYER_TOFU=str(engine)) as terminal:
             began(world)
             terminal.type("\x03")
-            terminal.expect("asked tofu apply to stop (")
+            terminal.expect("asked tofu apply to stop after ")
             time.sleep(chance.random())
             assert terminal.poll() is None
             typed = time.monotonic()

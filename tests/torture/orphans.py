@@ -45,12 +45,12 @@ def ended(where: Arena, chance: random.Random, number: int) -> None:
         running.send(signal.SIGKILL)
         running.wait()
         refused = told(world.run("provision", "demo"))
-        command = refused.err.rpartition("with: ")[2].strip()
+        command = refused.err.rpartition("good order: ")[2].partition(";")[0]
         assert command.startswith("kill -INT "), refused
         assert world.shell(command).returncode == 0
         until(lambda: not world.processes(), 20, "the orphan does not end")
         where.write(world)
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--yes"))
+        ok(world.run("provision", "demo", "-f", "demo.yml", "--yes", "--lock-timeout", "10"))
         destroyed(world)
 
 
