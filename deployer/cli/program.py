@@ -57,8 +57,9 @@ class Options:
         from deployer.tofu.binary import typed
 
         named = f"deployer --home {shlex.quote(str(self.where()))}" if self.home else "deployer"
-        words = {"deployer": named, "tofu": typed(os.environ)}
-        return re.sub(r"(?<![\w./-])(?:deployer|tofu)(?= [a-z])", lambda found: words[found[0]], text)
+        # PATH is looked through only where there is a `tofu`: most texts have none, and `list` has many.
+        words = re.compile(r"(?<![\w./-])(?:deployer|tofu)(?= [a-z])")
+        return words.sub(lambda found: named if found[0] == "deployer" else typed(os.environ), text)
 
     def overview(self, facts: dict[str, Any]) -> dict[str, Any]:
         """An overview's data, as it is shown."""

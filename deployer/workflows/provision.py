@@ -145,12 +145,12 @@ def cloud_config(user: str, public_key: str, extra: Mapping[str, Any]) -> str:
     `extra` is merged into ours: tables key by key, lists after ours, anything else in place of ours.
     """
     login = {"name": user, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "lock_passwd": True}
-    # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255).
-    ours = {"users": [{**login, "ssh_authorized_keys": [public_key]}], "ssh_pwauth": False, "locale": False}
-    # Or every sudo says that it cannot resolve the machine's name.
-    named = {**ours, "manage_etc_hosts": "localhost"}
+    ours: dict[str, Any] = {"users": [{**login, "ssh_authorized_keys": [public_key]}], "ssh_pwauth": False}
+    # Where an image has no locale, cloud-init's locale module fails (update-locale exits 255). Where the machine's name
+    # cannot be resolved, every sudo says so.
+    ours |= {"locale": False, "manage_etc_hosts": "localhost"}
     # ASCII only: PyYAML writes the rarer line ends of Unicode as they are, and they come back as spaces.
-    return "#cloud-config\n" + yaml.safe_dump(merged(named, extra), sort_keys=False)
+    return "#cloud-config\n" + yaml.safe_dump(merged(ours, extra), sort_keys=False)
 
 
 def merged(ours: Any, theirs: Any) -> Any:

@@ -42,10 +42,7 @@ def cache() -> Path:
 
 def lives(pid: int) -> bool:
     """Whether a process runs. A zombie does not: it waits for an init that may never ask."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    return identity_of(pid) is not None
 
 
 def argv_of(pid: int | str) -> list[str]:
