@@ -329,6 +329,47 @@ def test_a_hung_machine_is_removed(folder: Folder) -> None:
     folder.assert_nothing_left()
 
 
+# A boot sector that writes 32 KiB of the first disk after the other: a BIOS extended write (0x43) of 64 sectors, by the
+# packet at 0x7c20, whose sector number is then moved on.
+WRITER = bytes.fromhex("31c08ed8 be207c b280 b80043 cd13 668306287c40 ebee").ljust(0x20, b"\0")
+PACKET = bytes.fromhex("10004000 00800000 4000000000000000")
+
+
+@pytest.mark.root
+def test_a_machine_that_a_full_disk_has_paused_is_started_again_on_its_disk(folder: Folder, tmp_path: Path) -> None:
+    image, disk = tmp_path / "writer.raw", folder.path / "machines"
+    image.write_bytes((WRITER + PACKET).ljust(510, b"\0") + b"\x55\xaa" + bytes(1024))
+    folder.options = {"image": str(image)}
+    folder.write()
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", disk], check=True)
+
+    def resize(more: int) -> bool:
+        facts = os.statvfs(disk)
+        size = (facts.f_blocks - facts.f_bfree) * facts.f_frsize + more
+        return subprocess.run(["mount", "-o", f"remount,size={size}", disk], capture_output=True).returncode == 0
+
+    try:
+        folder.apply()
+        until(lambda: resize(1 << 20), 30, "a disk that is almost full")
+        until(lambda: "(io-error)" in (folder.machine("web") / "qemu.log").read_text(), 60, "the pause")
+        paused = folder.pid("web")
+        assert lives(paused)
+        assert folder.planned() == REPLACE_ONE_STARTED
+        assert resize(1 << 30)
+        folder.forget_start()
+        folder.apply()
+        assert not lives(paused)
+        assert folder.pid("web") in folder.processes()
+        folder.forget_start()
+        folder.destroy()
+        assert folder.processes() == []
+    finally:
+        for pid in folder.processes():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: subprocess.run(["umount", disk]).returncode == 0, 30, "a disk that nobody uses")
+
+
 def test_a_machine_that_is_gone_with_its_folder_is_noticed_and_destroy_succeeds(folder: Folder) -> None:
     folder.apply()
     pid = folder.pid("web")

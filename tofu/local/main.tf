@@ -6,6 +6,7 @@
 #   change                               what happens
 #   cpus, memory, ports, a bigger disk   `running` is replaced: clean power-off, then started on the same disk
 #   the process is gone (kill, reboot)   the same
+#   the guest is paused (no room here)   the same
 #   user_data, image, a smaller disk     `machine` is replaced: cloud-init runs once in a machine's life, and no
 #                                        file system here can shrink, so the machine is made afresh
 #   the machine's folder is gone         the same
@@ -21,11 +22,17 @@ locals {
   machine = { for name, folder in local.folder : name => try(jsondecode(file("${folder}/machine.json")), null) }
   process = { for name, folder in local.folder : name => try(jsondecode(file("${folder}/running.json")), null) }
 
+  # For good, as QEMU does with a guest that cannot write: its log ends with the state that it went into.
+  paused = {
+    for name, folder in local.folder :
+    name => can(regex("\\((io-error|internal-error)\\)\\s*$", file("${folder}/qemu.log")))
+  }
+
   # QEMU works inside the machine's folder, so its process is proven by finding our own record through its working
   # directory: a recycled pid cannot have that. Without /proc (macOS) the pid file, which QEMU removes when it ends,
   # has to do; it misses a kill -9.
   alive = {
-    for name, folder in local.folder : name => fileexists("${folder}/ports.json") && (
+    for name, folder in local.folder : name => fileexists("${folder}/ports.json") && !local.paused[name] && (
       fileexists("/proc/self/stat")
       ? try(file("/proc/${local.process[name].pid}/cwd/running.json") == file("${folder}/running.json"), false)
       : fileexists("${folder}/running.json") && fileexists("${folder}/qemu.pid")

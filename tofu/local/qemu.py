@@ -25,6 +25,7 @@ SOCKET = "qmp.sock"
 SERIAL_LOG = "serial.log"
 QEMU_LOG = "qemu.log"
 PID_FILE = "qemu.pid"
+STATES = "runstate_set"
 FIRMWARE = (
     "/opt/homebrew/share/qemu/edk2-aarch64-code.fd",
     "/usr/local/share/qemu/edk2-aarch64-code.fd",
@@ -71,6 +72,8 @@ def command(settings: Settings) -> list[str]:
     argv += [*host.acceleration().arguments, "-smp", str(settings.cpus), "-m", str(settings.memory)]
     argv += ["-nodefaults", "-no-user-config", "-display", "none"]
     argv += ["-pidfile", PID_FILE, "-qmp", f"unix:{SOCKET},server=on,wait=off"]
+    # QEMU pauses a guest that cannot write, as on a full disk, and its process lives on: main.tf reads it in the log.
+    argv += ["-trace", STATES]
     # append: the log of a boot that failed is still there after the next one.
     argv += ["-chardev", f"file,id=serial,path={SERIAL_LOG},append=on", "-serial", "chardev:serial"]
     argv += ["-drive", "file=disk.qcow2,format=qcow2,if=virtio,discard=unmap"]
@@ -113,7 +116,8 @@ def launch(settings: Settings, folder: Path) -> Process:
         child.kill()
         child.wait()
     words = (folder / QEMU_LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.partition(": ")[2] or line for line in words if line.strip() and "warning:" not in line]
+    words = [line for line in words if line.strip() and "warning:" not in line and STATES not in line]
+    said = [line.partition(": ")[2] or line for line in words]
     raise Ended(said[-1] if said else f"status {child.returncode}, after at most {START_SECONDS} s, without a word")
 
 
@@ -135,7 +139,9 @@ def stop(process: Process, folder: Path, *, cleanly: bool) -> None:
     """
     if cleanly:
         deadline = time.monotonic() + POWER_OFF_SECONDS
-        while process.lives() and time.monotonic() < deadline:
+        # A guest that is paused hears nothing. Where there is room again, it first writes what it could not.
+        hears = _ask(folder, "cont")
+        while hears and process.lives() and time.monotonic() < deadline:
             # Again and again: a guest that is still booting does not hear the button.
             if not _ask(folder, "system_powerdown"):
                 break
