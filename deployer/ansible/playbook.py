@@ -32,7 +32,7 @@ _RUNNER = {"binary": "/bin/sh", "ident": "run", "suppress_env_files": True, "qui
 _PASSED_ON = ("HOME", "LOGNAME", "PATH", "SHELL", "SSH_AUTH_SOCK", "TMPDIR", "TZ", "USER")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _OF_THE_USER = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_ROLES_PATH")
-_PREFERRED = {"ANSIBLE_FORKS": "20", "ANSIBLE_GATHERING": "smart", "ANSIBLE_PIPELINING": "True"}
+_PREFERRED = {"ANSIBLE_FORKS": "20", "ANSIBLE_GATHERING": "smart", "ANSIBLE_PIPELINING": "yes", "ANSIBLE_TIMEOUT": "30"}
 
 _CLOSE = 'for socket in *; do [ -S "$socket" ] && ssh -O exit -o ControlPath="$socket" closing; done; :'
 

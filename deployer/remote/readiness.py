@@ -137,11 +137,11 @@ class Host:
     def _log_in(self, command: str, top: Rung, learned: Path) -> str | None:
         """What the command wrote, where it ran to its good end; else tells what held it up."""
         target, pinned = self.target, self.target.pinned
-        # Who has answered gets ten seconds, and who is slow to come longer each time; but a forwarder that swallowed us
-        # gets a new try soon.
-        answers = self._rung in ("authenticate", "cloud_init")
-        patience = max(1, round(min(10.0 if answers else 4.0 + self._deadline.spent / 15, 12.0, self._left)))
-        limit = min(CALL, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
+        # Who has answered gets ten seconds; a forwarder that swallowed us gets a new try soon. Each time it is longer:
+        # an emulated machine on a busy computer may need half a minute for a login that takes a second elsewhere.
+        spent, answers = self._deadline.spent, self._rung in ("authenticate", "cloud_init")
+        patience = max(1, round(min((10.0 if answers else 4.0) + spent / 15, 60.0, self._left)))
+        limit = min(CALL + spent / 5, max(0.0, self._left) + 1.0)  # ssh itself shall be the first to lose patience
         known = target if pinned else replace(target, known_hosts=learned)
         outcome, output = ask(target, ssh_argv(known, command, patience=patience), limit, self._context)
         said = next((line for text in reversed(outcome.tail) if (line := one_line(text))), "")

@@ -22,7 +22,7 @@ from deployer.events import Event, HostProgress, Notice
 from deployer.process import Context, Interrupts
 from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
-from deployer.remote.ssh import Target, read_keys, who_answers
+from deployer.remote.ssh import CALL, Target, read_keys, who_answers
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
 from tests.watching import until
 
@@ -411,6 +411,12 @@ def test_a_status_that_hangs_is_bounded(world: World, cloud_init: CloudInitScrip
         world.cloud_init(limit=2)
     assert time.monotonic() - began < 30
     assert "last answer: no answer within" in caught.value.detail
+
+
+def test_a_machine_that_is_very_slow_gets_the_time_it_needs(world: World, cloud_init: CloudInitScript) -> None:
+    cloud_init.answers(f"sleep {CALL + 2:.0f}; echo '{json.dumps(DONE)}'")
+    assert world.cloud_init(limit=120).outcome is CloudInitOutcome.DONE
+    assert world.heard("cloud_init") == ["no answer within 20 s", "done"]
 
 
 def test_a_machine_that_floods_us_is_survived(world: World, cloud_init: CloudInitScript) -> None:
