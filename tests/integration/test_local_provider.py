@@ -356,8 +356,9 @@ def test_a_machine_that_a_full_disk_has_paused_is_started_again_on_its_disk(fold
         paused = folder.pid("web")
         assert lives(paused)
         assert folder.planned() == REPLACE_ONE_STARTED
-        assert resize(1 << 30)
         folder.forget_start()
+        assert "the machine's disk needs 0.1 GiB" in folder.apply(rc=1)
+        assert resize(1 << 30)
         folder.apply()
         assert not lives(paused)
         assert folder.pid("web") in folder.processes()

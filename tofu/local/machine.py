@@ -174,11 +174,11 @@ def _make_disk(machine: Machine, base: image.Image) -> None:
     """The overlay on the base image; a disk that is there is kept, and grown if it should be bigger."""
     disk = machine.folder / "disk.qcow2"
     wanted = int(machine.disk * host.GIB)
+    host.need_space(machine.folder, 0.1 if disk.exists() else 1.0, "the machine's disk")
     if disk.exists():
         if _disk_size(disk)["virtual-size"] < wanted:
             _qemu_img("resize", "-q", str(disk), str(wanted))
         return
-    host.need_space(machine.folder, 1.0, "the machine's disk")
     facts = _disk_size(base.disk)
     if facts["virtual-size"] > wanted:
         need = -(-facts["virtual-size"] // host.GIB)
