@@ -1,20 +1,15 @@
 """The inventory and the variables that Ansible reads. Knows hosts and keys; refuses to know playbooks and states."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
 from deployer.files import write_private
-
-if TYPE_CHECKING:  # pydantic is not for what only runs a playbook
-    from deployer.environment import Host
 
 # Ansible evaluates templates in inventories, and ssh braces after a dollar: a path must not become code. Addresses and
 # users cannot: Host sees to that.
