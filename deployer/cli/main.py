@@ -1,18 +1,27 @@
-"""The program's entry: reads the command line, calls the command, tells what went wrong. Knows no command's work."""
+"""The program's entry: reads the command line, calls the command, tells what went wrong. Knows no command's work.
+
+This is the one place where errors become text, JSON and exit codes. Nothing that goes wrong shows a traceback unasked.
+"""
 
 import contextlib
 import io
+import json
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 import click
 
 from deployer.cli.commands import program
-from deployer.cli.failures import tell
 from deployer.cli.program import Options
+from deployer.cli.text import indented, may_colour, paint, write
+from deployer.errors import DeployerError, Interrupted, InvalidInput, StorageFailed
+from deployer.storage.folder import storage_failed
 
 _COMPLETE = "_DEPLOYER_COMPLETE"
 
@@ -72,6 +81,67 @@ def _settle(stream: TextIO) -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def tell(raised: BaseException, options: Options) -> int:
+    """Tells what was raised, in the form that was asked for, and returns the exit code."""
+    error = as_error(raised)
+    error.help = options.spelled(error.help)
+    shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
+    write(sys.stderr, shown + "\n")
+    if options.output == "json":
+        write(sys.stdout, as_json(error) + "\n")
+    return error.exit_code
+
+
+def as_error(error: BaseException) -> DeployerError:
+    """What was raised, as one of our errors: usage errors of the command line are ours, and so are defects."""
+    match error:
+        case DeployerError():
+            return error
+        case click.ClickException():
+            text = error.format_message().rstrip(".")
+            context: click.Context | None = getattr(error, "ctx", None)
+            path = context.command_path if context else "deployer"
+            return InvalidInput(text[:1].lower() + text[1:], help=f"{path} --help")
+        case KeyboardInterrupt():
+            return Interrupted("interrupted by SIGINT")
+        case FileNotFoundError() if error.filename is None:
+            return StorageFailed("the working directory is not there any more", help="cd ~")
+        case OSError():
+            unwritten = StorageFailed("the result could not be written", detail=error.strerror or str(error))
+            return storage_failed("cannot use", Path(error.filename), error) if error.filename else unwritten
+        case _:
+            return _defect(error)
+
+
+def render(error: DeployerError, *, colour: bool) -> str:
+    """The four parts, each where there is one: what happened, why, what is true now, what to type."""
+    lines = [paint("deployer: ", "red", colour=colour) + paint(indented(error.message, "  "), "bold", colour=colour)]
+    if excerpt := getattr(error, "excerpt", ""):
+        lines.append("  | " + indented(excerpt, "  | "))
+    parts = {"cause": error.detail, "now": error.remains, "log": getattr(error, "log", ""), "next": error.help}
+    lines += [f"  {label + ':':<7}{indented(text, ' ' * 9)}" for label, text in parts.items() if text]
+    return "\n".join(lines)
+
+
+def as_json(error: DeployerError) -> str:
+    return json.dumps({"error": error.as_dict()}, default=str)
+
+
+def _defect(error: BaseException) -> DeployerError:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    kept = "could not be written"
+    with contextlib.suppress(OSError):
+        descriptor, kept = tempfile.mkstemp(".log", "deployer-error-")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    return DeployerError(
+        "internal error: a defect of deployer itself",
+        detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {kept}",
+        remains="What was saved before stands; `deployer list` shows it.",
+        help="deployer list",
+    )
 
 
 if __name__ == "__main__":

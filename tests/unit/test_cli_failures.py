@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from deployer.cli.failures import as_error, as_json, render
+from deployer.cli.main import as_error, as_json, render
 from deployer.errors import DeployerError, FailureKind, InvalidSpec, Locked, StepFailed
 
 
