@@ -1,22 +1,32 @@
-"""The program's commands, in the order in which they are used and its help names them. They decide nothing."""
+"""The program's commands, in the order in which they are used and its help names them. They decide nothing.
+
+With their questions to whoever sits at the terminal, asked before a run: nothing is drawn there meanwhile.
+"""
+
+from __future__ import annotations
 
 import json
 import os
 import shlex
+import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deployer import __version__
 from deployer.cli.overview import show_text
 from deployer.cli.program import COMMON, LOCK_TIMEOUT, Options, Program, flag, names
-from deployer.cli.questions import ask, confirm, plan_text
 from deployer.cli.text import moment, table
-from deployer.errors import InvalidInput, ToolMissing
+from deployer.errors import Declined, InvalidInput, ToolMissing
 from deployer.events import printable
 from deployer.storage.glance import glance
+
+if TYPE_CHECKING:
+    from deployer.app.deployer import Changes, Confirm
+    from deployer.tofu.stream import Plan
 
 _PATH = click.Path(path_type=Path)
 NAME = click.Argument(["name"], shell_complete=names)
@@ -295,3 +305,38 @@ def doctor(options: Options, install: bool) -> int:
     fine = all(check.ok for check in checks)
     options.emit(table(rows), {"ok": fine, "checks": [asdict(c) for c in checks]})
     return 0 if fine else ToolMissing.exit_code
+
+
+def ask(text: str, question: str, *, again: str) -> bool:
+    """Shows `text` and asks. Raises Declined at a no, or where nobody can be asked; `again`: what to type then."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Declined(f"{question} Nobody can be asked: this is no terminal", detail=text, help=f"{again} --yes")
+    # While we wait for an answer there is nothing to bring to an orderly end: Ctrl+C is a no.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        click.echo(f"{text}\n{question} [y/N] ", nl=False, err=True)
+        answer = sys.stdin.readline().strip().lower()
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if answer not in ("y", "yes"):
+        raise Declined("the answer was no", help=f"{again}    # asks again")
+    return True
+
+
+def confirm(*, yes: bool, again: str) -> Confirm:
+    """The library's question whether changes shall be made; with `yes` there is none."""
+    return None if yes else lambda changes: ask(changes_text(changes), "Make these changes?", again=again)
+
+
+def changes_text(changes: Changes) -> str:
+    """What changed in the file, and what OpenTofu would do about it."""
+    file = ["\n  ".join(["The configuration file has changed:", *changes.spec])] if changes.spec else []
+    return printable("\n".join([*file, plan_text("OpenTofu's plan:", changes.plan)]))
+
+
+def plan_text(heading: str, plan: Plan) -> str:
+    changes = [*(f"{change.action}  {change.address}" for change in plan.changes), plan.summary]
+    return "\n  ".join([heading, *(["no changes to the machines"] if plan.empty else changes)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from deployer.app.deployer import Changes
+from deployer.cli.commands import changes_text
 from deployer.cli.overview import finished_text, show_text
-from deployer.cli.questions import changes_text
 from deployer.tofu.stream import Change, Plan
 
 OVERVIEW: dict[str, Any] = {
