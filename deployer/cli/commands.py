@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployer import __version__
-from deployer.cli.overview import show_text
 from deployer.cli.program import COMMON, LOCK_TIMEOUT, Options, Program, flag, names
-from deployer.cli.text import moment, table
+from deployer.cli.text import moment, show_text, table
 from deployer.errors import Declined, InvalidInput, ToolMissing
 from deployer.events import printable
 from deployer.storage.glance import glance

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import click
 
 import deployer
-from deployer.cli.overview import finished_text
+from deployer.cli.text import finished_text
 from deployer.storage.folder import find_home
 
 

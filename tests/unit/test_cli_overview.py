@@ -6,7 +6,7 @@ from typing import Any
 
 from deployer.app.deployer import Changes
 from deployer.cli.commands import changes_text
-from deployer.cli.overview import finished_text, show_text
+from deployer.cli.text import finished_text, show_text
 from deployer.tofu.stream import Change, Plan
 
 OVERVIEW: dict[str, Any] = {
