@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from deployer import environment as states
 from deployer.ansible.inventory import inventory_data
 from deployer.app.doctor import Check, examine
-from deployer.app.overview import Overview, finished_steps, overview
-from deployer.app.reality import compare
+from deployer.app.overview import Overview, compare, finished_steps, overview
 from deployer.config.diff import spec_changes
 from deployer.config.loading import load_spec
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema

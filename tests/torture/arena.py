@@ -20,7 +20,7 @@ from tests.torture.world import Done, World, orphanage, randomness
 
 # What the program imports at its first use; loaded once here, so that the forked ones need not.
 _PRELOADED = (
-    "deployer.cli.main", "deployer.cli.progress", "deployer.app.deployer", "deployer.app.reality",
+    "deployer.cli.main", "deployer.cli.progress", "deployer.app.deployer", "deployer.app.overview",
     "deployer.workflows.provision", "deployer.workflows.configure", "deployer.workflows.destroy",
     "deployer.tofu.binary", "deployer.config.loading", "filelock",
 )  # fmt: skip
