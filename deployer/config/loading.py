@@ -1,14 +1,15 @@
 """The user's file to a validated specification, with file, line, field and a suggestion in every complaint.
 
-Refuses to know states, and to show a value, which may be secret. Looks at no other file than those the specification
-names.
+With what changed between two specifications that were accepted. Refuses to know states, and to show a value, which may
+be secret. Looks at no other file than those the specification names.
 """
 
 import difflib
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -24,6 +25,8 @@ _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wr
 _LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 _OUR_VARIABLES = {"environment", "hosts", "ssh_public_key", "user_data"}  # what every module is given
+# These may be a password or a token, or hold one: told is only that they changed.
+_HIDDEN = ("configure.variables.*", "provider.options.*", "cloud_init.*", "hosts.*.options.*")
 
 
 # What pydantic's own sentences say in the terms of a programmer.
@@ -184,3 +187,26 @@ def _unreadable(file: Path) -> str:
 
 def _is_module(folder: Path) -> bool:
     return any(path.name.endswith(_MODULE_SUFFIXES) for path in folder.glob("*"))
+
+
+def spec_changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
+    """Lines as `hosts.web.memory: 1024 -> 2048`, in the order of the specification; empty where nothing changed."""
+    return tuple(printable(line) for line in _changes("", old, new))
+
+
+def _changes(prefix: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
+    for key in dict.fromkeys((*old, *new)):
+        where, before, after = prefix + key, old.get(key), new.get(key)
+        hidden = any(fnmatchcase(where, pattern) for pattern in _HIDDEN)
+        if key not in new:
+            yield f"{where}: removed"
+        elif isinstance(before, Mapping) and isinstance(after, Mapping) and not hidden:
+            yield from _changes(f"{where}.", before, after)
+        elif _text(before) != _text(after):
+            untold = hidden or isinstance(before, Mapping) or isinstance(after, Mapping)
+            what = "changed" if key in old else "added"
+            yield f"{where}: {what}" if untold else f"{where}: {_text(before)} -> {_text(after)}"
+
+
+def _text(value: object) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployer.bundled import Kind
-from deployer.config.diff import spec_changes
-from deployer.config.loading import load_spec
+from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import LoadedSpec, Spec
 from deployer.errors import InvalidSpec
 
