@@ -13,7 +13,7 @@ from deployer.events import Notice, Output, Report, TaskProgress, one_line, prin
 
 Record = dict[str, Any]
 
-_LONGEST = 100_000  # characters: a record longer than a megabyte would not arrive whole
+_LONGEST = 20_000  # characters: a record longer than a megabyte, in JSON, would not arrive whole
 _SAID = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout")  # the best first
 _ERROR = ("[ERROR]: ", "ERROR! ")  # as a line begins, since Ansible 2.19 and before
 
@@ -43,11 +43,13 @@ def records_of(event: Mapping[str, Any]) -> Iterator[Record]:
 def _task(status: str, data: Mapping[str, Any]) -> Record:
     result = data.get("res") or {}
     message = message_of(result) if status in ("failed", "unreachable") else ""
+    if status == "failed" and not result:  # ansible-runner leaves out what is longer than 700,000 characters
+        message = "its result is too long to be told; the log has its beginning"
     if status == "failed" and data.get("ignore_errors"):
         status, message = "ok", f"ignored: {message}"
     elif status == "ok" and result.get("changed"):
         status = "changed"
-    title = " : ".join(str(data[key]) for key in ("role", "task") if data.get(key))
+    title = " : ".join(str(data[key]) for key in ("role", "task") if data.get(key))[:_LONGEST]
     return {"type": "task", "status": status, "task": title, "host": str(data.get("host") or ""), "message": message}
 
 
@@ -55,7 +57,9 @@ def message_of(result: Mapping[str, Any]) -> str:
     """Why a task failed, in one line: its message, and the last line the module printed; never its arguments."""
     if "censored" in result:
         return "hidden, because the task has no_log"
-    for item in (*(result.get("results") or ()), *(result.get("failed_modules") or {}).values()):
+    items, modules = result.get("results"), result.get("failed_modules")
+    items = [*(items if isinstance(items, list) else ()), *(modules.values() if isinstance(modules, dict) else ())]
+    for item in items:
         if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable")):
             return message_of(item)
     message = result.get("msg", result.get("reason", ""))  # an include that cannot be done has a reason
@@ -143,7 +147,7 @@ class Findings:
             if self._failed:
                 return StepFailed(f"{self._step} failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
             return StepFailed(f"{self._step} could not reach {first}", kind=FailureKind.UNREACHABLE, detail=detail)
-        kind, what = FailureKind.INPUT, "Ansible cannot use the playbook"
+        kind, what = FailureKind.INPUT, "Ansible gave up" if self.task else "Ansible cannot use the playbook"
         if self._returncode in (None, 127, 250):
             kind, what = FailureKind.TOOL, "Ansible died"
         detail = self._error or one_line(next(filter(str.strip, reversed(self._lines)), "no message"))

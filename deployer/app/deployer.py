@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from deployer import environment as states
 from deployer.ansible.inventory import inventory_data
 from deployer.app.doctor import Check, examine
-from deployer.app.overview import Overview, compare, finished_steps, overview
+from deployer.app.overview import Overview, compare, finished_steps, overview, who_is_there
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
@@ -107,6 +107,7 @@ class Deployer:
         with self._session(name, "up", new=accepted is not None) as session:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
+                find_engine(session.context)  # without it, nothing is changed
                 found = _keep(session, found, _created(accepted, session.folder))
             before = found or self._repository.load(name)
             after = self._provision(session, before, accepted, from_start, confirm)
@@ -134,7 +135,7 @@ class Deployer:
             if not isinstance(before, states.Provisionable):
                 raise _gone(before, session)
             self._look_at_file(before, session)
-            return provision.preview(session, spec, self._tofu(folder, spec, session.context))
+            return provision.preview(session, spec, self._tofu(folder, spec, session.context), f"deployer plan {name}")
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -195,6 +196,8 @@ class Deployer:
         folder = (self._cwd / directory).absolute()
         path = folder / EXAMPLE.name
         try:
+            if os.path.lexists(path):
+                raise FileExistsError
             private_directory(folder / HOME_NAME)
             (folder / HOME_NAME / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
             with path.open("x", encoding="utf-8") as file:
@@ -234,7 +237,8 @@ class Deployer:
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
         if remakes or done or isinstance(before, states.Configurable):
-            plan = provision.preview(session, spec, tofu)
+            again = f"deployer {session.command} {quote(file) if accepted else before.name}"
+            plan = provision.preview(session, spec, tofu, again)
             moved = () if before.file == file or not changed else (f"file: {before.file} -> {file}",)
             changes = Changes((*moved, *spec_changes(before.spec, wanted.data)), plan)
             nothing = not changed and plan.empty
@@ -243,6 +247,11 @@ class Deployer:
                 if isinstance(before, states.Configured):
                     message += f"; after a change in a playbook: deployer configure {before.name}"
                 session.context.report(Notice(message=message))
+                provision.take_over(session, spec, tofu)  # what makes no difference now may when they are destroyed
+                for line in who_is_there(targets(before, spec, session.folder), session.context):
+                    if line.startswith("differs: "):
+                        told = f"{line.removeprefix('differs: ')}; to look: deployer show {before.name} --refresh"
+                        session.context.report(Notice(message=told, level="warning"))
                 return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
             if confirm is not None and not nothing and not confirm(changes):
                 raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")

@@ -3,20 +3,24 @@
 And what really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Configurable, FinishedStep, InProgress, Resources
 from deployer.errors import DeployerError
+from deployer.events import one_line
 from deployer.process import Context
-from deployer.remote.ssh import Target, who_answers
+from deployer.remote.ssh import CALL, Target, ask, ssh_argv, who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.lock import Record
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 from deployer.workflows.advice import again, next_commands, what_exists
+
+_ALL_IS_WELL = "same: OpenTofu finds everything as it was made"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,8 @@ def overview(
         exclude={"hosts": {"__all__": {"id", "console"}}},
     )
     steps = finished_steps(environment)
-    differs = isinstance(environment, Configurable) and any(line.startswith("differs") for line in reality)
-    likely: dict[str, None] = dict.fromkeys([again(environment, "up")] if differs else [])
+    mended = isinstance(environment, Configurable) and any("differs: OpenTofu would " in line for line in reality)
+    likely: dict[str, None] = dict.fromkeys([again(environment, "up")] if mended else [])
     likely |= dict.fromkeys(next_commands(environment))
     return Overview(
         **facts,
@@ -69,11 +73,18 @@ def overview(
         provider=spec.provider.title,
         playbooks=spec.configure.playbooks,
         steps=tuple(step.model_dump(mode="json") | {"seconds": round(step.seconds, 1)} for step in steps),
-        log=(facts.get("failure") or {}).get("log") or max(map(str, folder.logs.glob("*.log")), default=""),
+        log=_log(environment, folder),
         tofu_directory=str(folder.tofu),
         next_commands=(f"deployer show {environment.name}",) if holder else tuple(likely),
         reality=reality,
     )
+
+
+def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
+    """Of the run that failed, where it lies now, else the newest; nothing where there is none any more."""
+    failure = getattr(environment, "failure", None)
+    failed = folder.logs / Path(failure.log).name if failure else Path()
+    return str(failed) if failed.is_file() else max(map(str, folder.logs.glob("*.log")), default="")
 
 
 def finished_steps(environment: AnyEnvironment) -> tuple[FinishedStep, ...]:
@@ -95,15 +106,27 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
         lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
+    there = tuple(who_is_there(targets, context))
+    if _ALL_IS_WELL in lines and any(line.startswith("differs") for line in there):
+        unseen = f"OpenTofu does not notice that: `tofu taint ADDRESS` in {tofu.folder} has a machine made anew by `up`"
+        there = (*there, f"unknown: {unseen} (docs/recovery.md)")
+    return (*lines, *there)
+
+
+def who_is_there(targets: Sequence[Target], context: Context) -> Iterator[str]:
+    """Lines on whether each host answers and lets us in, as `compare` gives them."""
     for target in targets:
         name, where = target.name, f"at {target.address} port {target.port}"
-        who, why = who_answers(target, context)
-        if who == "ours":
-            lines.append(f"same: {name} answers {where}")
+        login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
+        who, why = ("ours", "") if login and login.returncode == 0 else who_answers(target, context)
+        if who == "ours" and login and login.returncode != 0:
+            said = one_line("".join(login.tail[-1:])) or "no answer"
+            yield f"differs: {name} answers {where}, but does not let {target.user} in: {said}"
+        elif who == "ours":
+            yield f"same: {name} answers {where}"
         else:
             found = f"another machine than {name} answers" if who == "another" else f"{name} does not answer"
-            lines.append(f"differs: {found} {where}: {why}")
-    return tuple(lines)
+            yield f"differs: {found} {where}: {why}"
 
 
 def _planned(tofu: Tofu) -> list[str]:
@@ -113,4 +136,4 @@ def _planned(tofu: Tofu) -> list[str]:
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
     changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in plan.changes]
-    return changed or ["same: OpenTofu finds everything as it was made"]
+    return changed or [_ALL_IS_WELL]

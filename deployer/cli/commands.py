@@ -19,7 +19,7 @@ import click
 from deployer import __version__
 from deployer.cli.program import COMMON, LOCK_TIMEOUT, Options, Program, flag, names
 from deployer.cli.text import moment, show_text, table
-from deployer.errors import Declined, InvalidInput, ToolMissing
+from deployer.errors import Declined, Interrupted, InvalidInput, ToolMissing
 from deployer.events import printable
 from deployer.storage.glance import glance
 
@@ -284,7 +284,8 @@ def inventory(options: Options, name: str | None, listed: bool, host: str | None
         found: Any = deployer.inventory(name)
     data, known = found, found["_meta"]["hostvars"]
     if host and (data := known.get(host)) is None:
-        raise InvalidInput(f"the inventory has no host {host}", detail=f"its hosts are {', '.join(known) or 'none'}")
+        detail = f"its hosts are {', '.join(known) or 'none'}"
+        raise InvalidInput(f"the inventory has no host {host}", detail=detail, help="deployer inventory --list")
     options.emit(json.dumps(data, indent=2), data)
 
 
@@ -310,16 +311,20 @@ def ask(text: str, question: str, *, again: str) -> bool:
     """Shows `text` and asks. Raises Declined at a no, or where nobody can be asked; `again`: what to type then."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Declined(f"{question} Nobody can be asked: this is no terminal", detail=text, help=f"{again} --yes")
-    # While we wait for an answer there is nothing to bring to an orderly end: Ctrl+C is a no.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop(signum: int, frame: object) -> None:
+        click.echo(err=True)
+        by = signal.Signals(signum)
+        raise Interrupted(f"interrupted by {by.name} at the question", signum=by, help=f"{again}    # asks again")
+
+    # While we wait for an answer there is nothing to bring to an orderly end.
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         click.echo(f"{text}\n{question} [y/N] ", nl=False, err=True)
         answer = sys.stdin.readline().strip().lower()
-    except KeyboardInterrupt:
-        click.echo(err=True)
-        raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
     if answer not in ("y", "yes"):
         raise Declined("the answer was no", help=f"{again}    # asks again")
     return True

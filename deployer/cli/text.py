@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -54,6 +55,7 @@ def moment(value: object) -> str:
 def clip(text: str, columns: int) -> str:
     """`text` on one line of at most that many characters."""
     text = printable(text).replace("\n", " ").replace("\t", " ").rstrip()
+    columns -= sum(unicodedata.east_asian_width(c) in "WF" for c in text[:columns])  # these take two
     return text if len(text) <= columns else text[: columns - 1] + "~"
 
 

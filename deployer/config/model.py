@@ -3,6 +3,7 @@
 With what explains it: the example that `init` writes, and the JSON Schema for editors.
 """
 
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -141,9 +142,10 @@ class Spec(_Section, title="An environment of deployer"):
         """Step name to playbook entry, in order; a repeated name is told apart, so that each step is one of its own."""
         steps: dict[str, str] = {}
         for entry in self.configure.playbooks:
-            step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", Path(entry).stem)
+            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", Path(entry).stem)
+            numbers = itertools.count(2)
             while step in steps:
-                step += "-again"
+                step = f"{name}-{next(numbers)}"
             steps[step] = entry
         return steps
 

@@ -116,4 +116,5 @@ def _started_ps(pid: int) -> str:
 
 
 def _ps(*argv: str) -> str:
-    return subprocess.run(["ps", *argv], capture_output=True, text=True, timeout=10, check=True).stdout
+    same = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}  # whoever asks reads the same times
+    return subprocess.run(["ps", *argv], env=same, capture_output=True, text=True, timeout=10, check=True).stdout

@@ -94,7 +94,7 @@ class Host:
         while True:
             # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
             # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
-            with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+            with tempfile.TemporaryDirectory(prefix=".first-", dir=self.target.known_hosts.parent) as scratch:
                 output = self._log_in(command, top, Path(scratch) / "known_hosts")
             if output is not None:
                 yield output
@@ -125,7 +125,7 @@ class Host:
     def _expired(self) -> StepFailed:
         target, (kind, message) = self.target, _HELD_UP[self._rung or "connect"]
         spent, limit = self._deadline.spent - self._since, self._deadline.seconds
-        refused = f"{target.user} must exist and accept {target.private_key}.pub; did the machine get its user data?"
+        refused = f"'{target.user}' must exist and accept {target.private_key}.pub; did the machine get its user data?"
         return StepFailed(
             message.format(target, one_line(f"{target.address}:{target.port}")),
             kind=kind,

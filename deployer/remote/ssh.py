@@ -3,6 +3,7 @@
 import socket
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -115,7 +116,7 @@ def who_answers(target: Target, context: Context, learned: Path | None = None) -
     except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
         return "nobody", one_line(getattr(error, "strerror", None) or str(error))
     pinned = target.pinned
-    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".first-", dir=target.known_hosts.parent) as scratch:
         if learned is None:
             learned = Path(scratch) / "known_hosts"
             ask(target, host_key_argv(target, learned), CALL, context)
@@ -131,7 +132,10 @@ def ask(target: Target, argv: tuple[str, ...], limit: float, context: Context) -
 
 
 def known_as(address: str, port: int) -> str:
-    """The name ssh gives a host in known_hosts."""
+    """The name ssh gives a host in known_hosts: a numeric address in its shortest form, anything else in lower case."""
+    with suppress(OSError, UnicodeError, OverflowError):  # it is a name, or no address at all
+        numeric = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
+        address, _ = socket.getnameinfo(numeric, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
     return address.lower() if port == 22 else f"[{address.lower()}]:{port}"
 
 

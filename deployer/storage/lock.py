@@ -97,7 +97,8 @@ def write_record(descriptor: int, record: Record | None) -> None:
     if record is not None:
         text = json.dumps(asdict(record), ensure_ascii=False).encode(errors="replace")  # a user's name may be no text
         line = b"%08x %b\n" % (zlib.crc32(text), text)
-    os.pwrite(descriptor, line, 0)
+    if os.pwrite(descriptor, line, 0) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_record(path: Path) -> Record | None:

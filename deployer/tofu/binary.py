@@ -23,9 +23,14 @@ class Engine:
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
     """The user's cache of this program: DEPLOYER_CACHE, else `deployer` in XDG_CACHE_HOME or ~/.cache."""
-    if named := environ.get("DEPLOYER_CACHE"):
-        return Path(named).expanduser().absolute()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "deployer"
+    named = environ.get("DEPLOYER_CACHE")
+    try:
+        folder = Path(named or environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    except RuntimeError as error:
+        raise ToolMissing(
+            "there is no home directory", detail=str(error), help="export DEPLOYER_CACHE=/a/folder"
+        ) from None
+    return folder if named else folder / "deployer"
 
 
 def find_engine(context: Context) -> Engine:

@@ -5,12 +5,15 @@ state file, which fails on the empty one that a crash can leave. So it is pointe
 """
 
 import json
+import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from python_terraform import IsFlagged, Terraform
 
@@ -37,8 +40,9 @@ _UNWANTED = ("TF_CLI_ARGS", "TF_WORKSPACE", "TF_DATA_DIR", "TF_LOG", "TF_INPUT",
 
 def tofu_environment(environ: Mapping[str, str], plugin_cache: Path) -> dict[str, str]:
     """The child's whole environment: the user's own (credentials of a cloud among it), without what alters commands."""
-    env = {**environ, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
-    if plugin_cache.is_dir():  # OpenTofu refuses one that is not there
+    # The cache in full: what is relative would start from the module's folder there.
+    env = {**environ, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "DEPLOYER_CACHE": str(plugin_cache.parent)}
+    if os.access(plugin_cache, os.W_OK):  # OpenTofu refuses one that is not there
         env.setdefault("TF_PLUGIN_CACHE_DIR", str(plugin_cache))
     return {key: value for key, value in env.items() if not key.startswith(_UNWANTED)}
 
@@ -57,9 +61,23 @@ class Tofu:
         """Downloads providers and modules. Raises StepFailed."""
         # Never -json: OpenTofu has it since 1.9 only.
         argv = self._argv("init", input=False, no_color=IsFlagged)
-        outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(self.veil(text))))
+        with self._alone_at_plugins():
+            outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(self.veil(text))))
         if outcome.returncode != 0:
             raise self._failed("initialise", outcome)
+
+    def _alone_at_plugins(self) -> AbstractContextManager[object]:
+        """Two inits must not unpack one plugin at once: before 1.10 OpenTofu does not lock its plugin cache."""
+        cache, interrupts = self.context.environ.get("TF_PLUGIN_CACHE_DIR"), self.context.interrupts
+        if not cache or not os.access(cache, os.W_OK):
+            return nullcontext()
+        lock = FileLock(Path(cache, ".lock"))
+        try:
+            return lock.acquire(timeout=self.limits.init, cancel_check=lambda: interrupts.count > 0)
+        except Timeout:
+            interrupts.check("waiting for the plugin cache")
+            problem = f"another tofu init has had the plugin cache for {self.limits.init} s"
+            raise StepFailed(problem, kind=FailureKind.TIMEOUT, detail=cache) from None
 
     def validate(self) -> None:
         """Raises StepFailed naming file, line and cause where the module is not valid."""
@@ -167,9 +185,9 @@ class Tofu:
         if outcome.timed_out:
             detail = f"the time limit in the configuration (timeouts) expired; {doing} was stopped in good order"
             raise StepFailed(f"{doing} took longer than {limit:.0f} s", kind=FailureKind.TIMEOUT, detail=detail)
-        if outcome.returncode < 0:  # what it said before, a warning for example, is not the cause
-            name = signal.Signals(-outcome.returncode).name
-            detail = "perhaps by the system, out of memory (dmesg would say so)" if name == "SIGKILL" else ""
+        if killed := max(0, -outcome.returncode):  # what it said before, a warning for example, is not the cause
+            detail = "perhaps by the system, out of memory (dmesg would say so)" if killed == signal.SIGKILL else ""
+            name = {each.value: each.name for each in signal.Signals}.get(killed, f"signal {killed}")
             raise StepFailed(f"{doing} was killed by {name}", kind=FailureKind.TOFU, detail=detail)
         return outcome
 

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,22 +52,27 @@ def copy_module(source: Path, folder: Path) -> bool:
 
 
 @contextmanager
-def module_kept(folder: Path) -> Iterator[None]:
+def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
     """Whatever is copied to `folder` while the block runs, in the end it holds the module and the variables that it
-    held before: those that its machines were made with, and go away with. Raises OSError."""
+    held before: those that its machines were made with, and go away with. `again` is called where the module had to be
+    put back: what OpenTofu has noted is of another one then. Raises OSError."""
     names = _manifest(folder)
     paths = [path for name in (*names, _MANIFEST, VARIABLES) if (path := folder / name).is_file()]
     kept = [(path, path.read_bytes(), path.stat().st_mode) for path in paths]
     try:
         yield
     finally:
-        for name in _manifest(folder) - names if folder / _MANIFEST in paths else ():
+        another = folder / _MANIFEST in paths and _manifest(folder) != names
+        for name in _manifest(folder) - names if another else ():
             (folder / name).unlink(missing_ok=True)
         for path, content, mode in kept:
             if not path.is_file() or path.read_bytes() != content:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomically(path, content)
                 path.chmod(mode)
+                another = another or path.name != VARIABLES
+        if another:
+            again()
 
 
 def module_differs(source: Path, folder: Path) -> bool:

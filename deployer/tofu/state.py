@@ -5,6 +5,7 @@ import json
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,8 @@ Condition = Literal["absent", "empty", "damaged", "whole", "remote"]
 
 @dataclass(frozen=True)
 class LocalState:
-    """`absent`: no file; `empty`: zero bytes, as a kill can leave it; `remote`: the module keeps its state elsewhere.
+    """`absent`: no file; `empty`: zero bytes, as a kill can leave it; `remote`: the module keeps its state elsewhere,
+    or encrypted.
 
     `resources` are the addresses of what exists, each with the provider's own id.
     `interrupted` says that what an OpenTofu which no longer runs was making may not be in the state: it was killed, and
@@ -36,11 +38,17 @@ class LocalState:
 def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
     errored = folder / "errored.tfstate"
-    size = errored.stat().st_size if errored.exists() else None
-    note = folder / _NOTE  # an empty one is of an OpenTofu that had no room for it, and did nothing
-    interrupted = size == 0 or (note.exists() and note.stat().st_size > 0 and _lock_holder(folder) is None)
+    size = _size(errored)
+    # An empty note is of an OpenTofu that had no room for it, and did nothing.
+    interrupted = size == 0 or (bool(_size(folder / _NOTE)) and _lock_holder(folder) is None)
     condition, resources = _contents(folder)
     return LocalState(condition, resources, interrupted=interrupted, errored=errored if size else None)
+
+
+def _size(file: Path) -> int | None:
+    with suppress(OSError):  # an OpenTofu that ends takes its note away
+        return file.stat().st_size
+    return None
 
 
 def locked_by(folder: Path) -> str:
@@ -80,7 +88,10 @@ def _contents(folder: Path) -> tuple[Condition, dict[str, str]]:
         text = (folder / "terraform.tfstate").read_text(encoding="utf-8")  # OpenTofu reads no other encoding
         if not text.strip():
             return "empty", {}
-        managed = [r for r in json.loads(text)["resources"] if r["mode"] == "managed"]
+        state = json.loads(text)
+        if "encrypted_data" in state:  # OpenTofu 1.7 and newer; what is in it is OpenTofu's to know, as with a backend
+            return "remote", {}
+        managed = [r for r in state["resources"] if r["mode"] == "managed"]
         return "whole", {_address(r, i): _id(i) for r in managed for i in r["instances"]}
     except FileNotFoundError:
         return "absent", {}

@@ -1,18 +1,20 @@
 """Destroy: OpenTofu takes everything away, and only when it has said so are our own files cleaned up."""
 
 import shutil
+from contextlib import suppress
 
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import utc_now
+from deployer.events import Notice, utc_now
 from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
+from deployer.tofu.module import module_differs
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
-from deployer.workflows.provision import render
+from deployer.workflows.provision import module_of, preview, render, take_over
 from deployer.workflows.run import Run
 
 
@@ -50,7 +52,15 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
         tofu.validate()
     except StepFailed:
         _make_valid(run, tofu, spec)
-    gone = tofu.destroy()
+    try:
+        gone = tofu.destroy()
+    except StepFailed as error:
+        again = f"deployer destroy {spec.name}    # when it is mended; the module that counts is in {tofu.folder}"
+        error.help = again if error.kind is FailureKind.TOFU else ""
+        if not error.help or not _mended(run, tofu, spec, again):
+            raise
+        run.session.context.report(Notice(message=f"{error}; once more with the module as it is now", level="warning"))
+        gone = tofu.destroy()
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
     return gone
@@ -65,6 +75,19 @@ def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
         # must not have to mend our copy of it as well.
         render(run.session, spec)
         tofu.init()
+
+
+def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec, again: str) -> bool:
+    """Whether the module is another one by now, and taken over. Not where it lacks something that exists, which would
+    go without its destroy-time provisioners."""
+    source = module_of(spec)
+    if not source.is_dir() or not module_differs(source, tofu.folder):
+        return False
+    with suppress(StepFailed):
+        if not any(change.action == "delete" for change in preview(run.session, spec, tofu, again).changes):
+            take_over(run.session, spec, tofu)
+            return True
+    return False
 
 
 def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:

@@ -1,6 +1,7 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +119,31 @@ def render(session: Session, spec: Spec) -> bool:
     return another
 
 
-def preview(session: Session, spec: Spec, tofu: Tofu) -> Plan:
-    """What an apply would do now. The tofu folder keeps what its machines were made with."""
+def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
+    """What an apply would do now; `again` is what to type where that cannot be told. The tofu folder keeps what its
+    machines were made with."""
+
+    def noted_again() -> None:
+        with suppress(StepFailed):  # as it was before, which may not be valid
+            tofu.init()
+
     try:
-        with module_kept(tofu.folder):
-            if render(session, spec) or not (tofu.folder / ".terraform").exists():
-                tofu.init()
-                tofu.validate()
+        with module_kept(tofu.folder, noted_again):
+            take_over(session, spec, tofu)
             return tofu.plan()
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
+        error.help = error.help or f"{again}    # when it is mended"
         raise
     except OSError as error:
         raise storage_failed("cannot write", tofu.folder, error) from error
+
+
+def take_over(session: Session, spec: Spec, tofu: Tofu) -> None:
+    """Makes the tofu folder hold the module as it is now, such that OpenTofu can work with it."""
+    if render(session, spec) or not (tofu.folder / ".terraform").exists():
+        tofu.init()
+        tofu.validate()
 
 
 def _host_variables(machine: Machine) -> dict[str, object]:

@@ -65,6 +65,7 @@ class Run(Generic[P]):
         self._log = str(session.log)
         self._report = session.context.report
         self._saved = before
+        self._unsaved: StorageFailed | None = None
         self._started = self._step_started = time.monotonic()
 
     def _step(self, name: str, action: Step) -> None:
@@ -79,7 +80,11 @@ class Run(Generic[P]):
 
     def learn(self, environment: AnyEnvironment) -> None:
         """Saves a fact at the moment it is learned, then tells it."""
-        self.session.held.save(environment)
+        try:
+            self.session.held.save(environment)
+        except StorageFailed as error:
+            self._unsaved = error
+            raise
         before, self._saved = self._saved, environment
         if isinstance(environment, type(self.environment)):
             self.environment = environment
@@ -101,11 +106,11 @@ class Run(Generic[P]):
         except Interrupted as error:
             self._explain_interrupt(error)
             raise
-        except StorageFailed as error:
-            self._explain_unsaved(error)
-            raise
         except DeployerError as error:
-            self._fail(error)
+            if error is self._unsaved:
+                self._explain_unsaved(error)
+            else:
+                self._fail(error)
             raise
         except OSError as error:
             refused = StepFailed("the disk or the system refused", kind=FailureKind.STORAGE, detail=str(error))
@@ -129,7 +134,8 @@ class Run(Generic[P]):
     def _fail(self, error: DeployerError) -> None:
         """Saves the failed state, and makes `error` say all there is to say. Raises StorageFailed."""
         step, seconds = self.environment.progress.step or self._left()[0], _since(self._step_started)
-        kind = error.kind if isinstance(error, StepFailed) else FailureKind.TOOL
+        other = FailureKind.STORAGE if isinstance(error, StorageFailed) else FailureKind.TOOL
+        kind = error.kind if isinstance(error, StepFailed) else other
         said = str(error)
         cause = one_line(said, 1000)
         event = events.StepFailedEvent(step=step, seconds=seconds, failure=str(kind), cause=cause, log=self._log)
@@ -148,7 +154,7 @@ class Run(Generic[P]):
             error.message, error.detail = f"environment {failed.name}: {step} failed", said
             error.step, error.log = step, self._log
 
-    def _explain_unsaved(self, error: StorageFailed, after: str = "") -> None:
+    def _explain_unsaved(self, error: DeployerError, after: str = "") -> None:
         error.message = f"environment {self.environment.name}: {error.message}"
         error.detail = after + error.detail
         error.remains = f"The state file still says what was saved last. {self._exists()}"

@@ -113,6 +113,32 @@ def test_a_key_that_cannot_be_used(project: Project) -> None:
     assert_four_parts(told)
 
 
+def test_no_usable_opentofu_for_a_new_environment(project: Project) -> None:
+    project.write(provider=project.module(FINE))
+    told = project.run("up", f"{NAME}.yml", code=6, DEPLOYER_TOFU="/not/there")
+    assert "Nothing was changed." in told.err
+    assert not project.state_file.exists()
+
+
+def test_a_question_about_another_module_leaves_all_as_it_was(project: Project) -> None:
+    """What OpenTofu has noted of modules within the module, too."""
+    inner = 'module "tag" {{\n  source = "./{}"\n}}\n'  # OpenTofu notes from where it was taken
+    for name in ("one", "two"):
+        (project.path / "infra" / name).mkdir(parents=True)
+        (project.path / "infra" / name / "main.tf").write_text("")
+    project.write(provider=project.module(FINE + inner.format("one")), timeouts={"ssh": 1})
+    project.run("up", f"{NAME}.yml", code=1)
+    project.module(FINE + inner.format("two"))
+    project.run("plan", NAME)
+    project.tofu("plan", "-input=false", "-no-color")
+    project.module(FINE + inner.format("one"))
+    project.run("plan", NAME)
+    # What cannot be planned is told with what to type.
+    project.module(FINE + 'output "no" {\n  value = var.not_there\n}\n')
+    assert f"  next:  deployer plan {NAME}    # when it is mended" in project.run("plan", NAME, code=1).err
+    assert f"  next:  deployer up {NAME}    # when it is mended" in project.run("up", NAME, code=1).err
+
+
 @pytest.mark.parametrize(
     ("says", "words"),
     [

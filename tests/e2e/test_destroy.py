@@ -98,6 +98,24 @@ def test_a_plan_leaves_what_the_machines_were_made_with(made: Project) -> None:
     assert not thing(made).exists()
 
 
+@pytest.mark.parametrize("mended", ["before", "after"])
+def test_a_module_that_bars_the_way_is_mended_where_it_is(project: Project, mended: str) -> None:
+    barred = MODULE.replace('"rm -f ../thing"', '"exit 3"')
+    project.write(provider=project.module(barred), timeouts={"ssh": 1})
+    project.run("up", f"{NAME}.yml", code=1)
+    if mended == "after":
+        told = project.run("destroy", NAME, "--yes", code=1)
+        assert project.state["state"] == "destroy_failed"
+        assert f"the module that counts is in {project.folder}/tofu" in told.err
+        # What would let the thing be forgotten, rather than taken away, is not taken over.
+        project.module(VARIABLES)
+        assert "exit status 3" in project.run("destroy", NAME, "--yes", code=1).err
+    project.module(MODULE)
+    told = project.run("destroy", NAME, "--yes")
+    assert "once more with the module as it is now" in told.err
+    assert not thing(project).exists()
+
+
 def test_the_users_word_that_nothing_is_left(made: Project) -> None:
     (made.folder / "tofu" / "terraform.tfstate").write_bytes(b"")
     told = made.run("destroy", NAME, "--abandon", code=2)

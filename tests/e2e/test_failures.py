@@ -123,6 +123,10 @@ def test_up_sees_to_the_machines_first(project: Project) -> None:
     told = project.run("configure", NAME, code=1)
     assert_failed(project, "configure_failed", "playbook:site", "unreachable", "web")
     assert f"  next:  deployer up {project.path / NAME}.yml" in told.err
+    told = project.run("up", NAME, code=1)
+    assert "warning: web does not answer at " in told.err
+    assert f"to look: deployer show {NAME} --refresh" in told.err
+    assert "OpenTofu does not notice that: `tofu taint ADDRESS`" in project.run("show", NAME, "--refresh").out
     project.tofu("taint", 'terraform_data.machine["web"]')
     project.playbook("site", {"ping": {}})
     assert "replace  terraform_data.machine" in project.run("up", NAME, code=2).err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 
 from deployer import Deployer
 from deployer.app.deployer import Changes
-from deployer.errors import Declined, InvalidSpec, StepFailed, WrongState
-from deployer.events import Event, Output, StepFinished, StepStarted, Transition
+from deployer.errors import Declined, InvalidSpec, StepFailed, StorageFailed, WrongState
+from deployer.events import Event, Notice, Output, StepFinished, StepStarted, Transition
 from tests import steps
 from tests.e2e.project import NAME, Project
 from tests.machines import FleetHost
@@ -167,6 +168,37 @@ def test_a_host_that_is_reached_by_nobody(project: Project, fleet: Callable[[int
     assert "host1" not in caught.value.detail
     hosts["host2"].start()
     assert deployer.up(NAME).state == "configured"
+
+
+def test_to_have_nothing_to_do_is_not_to_have_machines_that_answer(
+    project: Project, fleet: Callable[[int], dict[str, FleetHost]]
+) -> None:
+    hosts = fleet(2)
+    on_fleet(project, hosts)
+    told: list[Event] = []
+    deployer = Deployer(report=told.append, cwd=project.path, environ=project.environ)
+    deployer.provision(f"{NAME}.yml")
+
+    def warnings() -> list[str]:
+        told.clear()
+        assert deployer.provision(NAME).state == "provisioned"
+        return [event.message for event in told if isinstance(event, Notice) and event.level == "warning"]
+
+    assert warnings() == []
+    (hosts["host1"].directory / "authorized_keys").write_text("")
+    hosts["host2"].stop()
+    first, second = warnings()
+    assert re.search(r"^host1 answers at 127.0.0.1 port \d+, but does not let root in: .*denied", first)
+    assert re.search(
+        r"^host2 does not answer at 127.0.0.1 port \d+: Connection refused; to look: deployer show", second
+    )
+    assert [line.split()[0] for line in deployer.show(NAME, refresh=True).reality[-2:]] == ["differs:", "differs:"]
+    # A step that the disk or somebody's file refuses has failed, as any other.
+    (project.folder / "ansible").write_text("no folder")
+    with pytest.raises(StorageFailed, match="cannot make"):
+        deployer.configure(NAME)
+    assert project.state["failure"]["kind"] == "storage"
+    assert project.state["state"] == "configure_failed"
 
 
 def test_a_machine_with_another_host_key(project: Project, fleet: Callable[[int], dict[str, FleetHost]]) -> None:

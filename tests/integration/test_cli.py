@@ -113,6 +113,14 @@ def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project:
     assert program("create", "-f", "demo.yml").code == 0, "the name of a destroyed environment is free"
 
 
+def test_an_init_that_is_refused_makes_nothing(deployer: Deployer, project: Path) -> None:
+    """A home beside the file would hide the one above, with its environments."""
+    (project / "sub").mkdir()
+    (project / "sub" / "demo.yml").touch()
+    assert deployer("init", "sub").code == 2
+    assert [path.name for path in (project / "sub").iterdir()] == ["demo.yml"]
+
+
 BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["statsu"], 2, "no such command 'statsu'. Did you mean 'status'?"),
     (["status"], 2, "missing argument 'NAME'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,19 @@ with progress(Options(), sys.stderr) as report:
     report(StepFinished(step="tofu_apply", seconds=1.0, note="1 added"))
     report(RunFinished(environment="demo", command="provision", outcome="done", state="provisioned", seconds=2.0))
 print("the result")
+"""
+
+
+_QUESTION = """
+from deployer.cli.commands import ask
+from deployer.errors import Interrupted
+from deployer.process import Interrupts
+
+with Interrupts().listening():
+    try:
+        ask("A change.", "Now?", again="deployer up demo")
+    except Interrupted as error:
+        print(error, error.exit_code)
 """
 
 
@@ -148,6 +162,15 @@ def test_ctrl_c_at_a_question_is_an_interrupt(terminal: Spawn, project: Path) ->
         child.expect_exact("interrupted by SIGINT")
         assert ended(child) == 130
     assert state(project) == "created"
+
+
+def test_sigterm_at_a_question_does_not_wait_for_the_answer(terminal: Spawn) -> None:
+    """While a run listens, signals are counted only, for the next step to see: there is none while it asks."""
+    child = terminal("-c", _QUESTION)
+    child.expect_exact("Now? [y/N] ")
+    child.kill(signal.SIGTERM)
+    child.expect_exact("interrupted by SIGTERM at the question 143")
+    assert ended(child) == 0
 
 
 def test_the_end_of_the_input_is_a_no(terminal: Spawn, project: Path) -> None:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from deployer.config.model import Timeouts
-from deployer.errors import Interrupted, StepFailed
+from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
 from deployer.process import Context, Interrupts
 from deployer.tofu.engine import Tofu, tofu_environment
@@ -212,6 +213,21 @@ def test_a_provider_that_does_not_exist(bench: Bench) -> None:
     with pytest.raises(StepFailed) as caught:
         tofu.init()
     assert "example/cloud" in caught.value.detail
+
+
+def test_two_inits_do_not_unpack_at_once(bench: Bench) -> None:
+    bench.write('output "x" {\n  value = 1\n}\n')
+    cache = Path(bench.env["TF_PLUGIN_CACHE_DIR"])
+    with FileLock(cache / ".lock"):
+        limits = Timeouts(init=1)
+        with pytest.raises(StepFailed, match="another tofu init has had the plugin cache for 1 s") as caught:
+            replace(bench.tofu(), limits=limits).init()
+        assert caught.value.kind is FailureKind.TIMEOUT
+        bench.interrupts.request()
+        with pytest.raises(Interrupted, match="waiting for the plugin cache"):
+            bench.tofu().init()
+        bench.interrupts.count = 0
+    bench.tofu().init()
 
 
 def test_a_variable_without_a_value(bench: Bench) -> None:

@@ -44,6 +44,7 @@ from deployer.veil import veil
         ({"results": [{"failed": True, "censored": "x"}]}, "hidden, because the task has no_log"),
         ({"msg": "x", "failed_modules": {"setup": {"failed": True, "msg": "no python"}}}, "no python"),
         ({"msg": "m", "invocation": {"module_args": {"password": "hunter2"}}}, "m"),
+        ({"msg": "m", "results": 3, "failed_modules": ["setup"]}, "m"),
     ],
 )  # fmt: skip
 def test_why_a_task_failed(result: dict[str, Any], message: str) -> None:
@@ -57,6 +58,19 @@ def records(kind: str, **data: Any) -> list[dict[str, Any]]:
 def test_an_ignored_failure_is_none() -> None:
     (record,) = records("runner_on_failed", host="web", task="Try", ignore_errors=True, res={"msg": "no"})
     assert (record["status"], record["message"]) == ("ok", "ignored: no")
+
+
+def test_a_result_that_is_left_out_is_told_as_that() -> None:
+    (record,) = records("runner_on_failed", host="web", task="Try", res={})
+    assert record["message"] == "its result is too long to be told; the log has its beginning"
+
+
+def test_a_record_is_short_enough_to_arrive_whole() -> None:
+    long = "\U0001f4a5" * 1_000_000
+    (record,) = records("runner_on_failed", host="web", role=long, task=long, res={"msg": long})
+    assert len(json.dumps(record)) < 1024 * 1024
+    (record,) = records_of({"event": "verbose", "stdout": long})
+    assert len(json.dumps(record)) < 1024 * 1024
 
 
 def test_a_task_in_a_role_is_named_with_it() -> None:
@@ -185,6 +199,12 @@ def test_a_playbook_that_cannot_start_names_file_and_line() -> None:
     assert "column 11" in error.excerpt
 
 
+def test_what_fails_on_the_way_did_not_fail_at_the_beginning() -> None:
+    begun = {**task("start", "", ""), "task": "Try"}
+    error = findings(begun, line("[ERROR]: strategy"), end(1)).failure
+    assert error.message == "playbook:web: Ansible gave up"
+
+
 def test_an_error_goes_on_in_the_next_line() -> None:
     shown = ("[ERROR]: Unable to retrieve file contents.", "Could not find or access '/p/no.yml'.", "If you are")
     assert findings(*map(line, shown), end(1)).failure.detail == f"{shown[0][9:]} {shown[1]}"
@@ -311,7 +331,7 @@ def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
         assert "canary" not in str(env)
         assert env["http_proxy"] == "http://proxy:3128"
         assert env["ANSIBLE_HOST_KEY_CHECKING"] == "True"
-        assert env["ANSIBLE_PIPELINING"] == "True"
+        assert env["ANSIBLE_PIPELINING"] == "yes"
 
 
 def test_the_users_ansible_cfg_says_everything_but_to_ask(tmp_path: Path) -> None:
@@ -320,7 +340,7 @@ def test_the_users_ansible_cfg_says_everything_but_to_ask(tmp_path: Path) -> Non
     assert not {"ANSIBLE_FORKS", "ANSIBLE_ROLES_PATH", "ANSIBLE_PIPELINING"} & set(theirs)
     assert {theirs[f"ANSIBLE_{what}"] for what in ("ASK_PASS", "ASK_VAULT_PASS", "BECOME_ASK_PASS")} == {"False"}
     ours = playbook_environment({}, project=None, scratch=tmp_path, sockets=tmp_path)
-    assert ours["ANSIBLE_PIPELINING"] == "True"
+    assert ours["ANSIBLE_PIPELINING"] == "yes"
 
 
 def test_the_users_paths_start_where_deployer_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,4 +304,5 @@ def test_a_line_is_one_line_of_at_most_so_many_characters() -> None:
     assert clip("abcdef", 6) == "abcdef"
     assert clip("abcdef", 4) == "abc~"
     assert clip("a\nb\tc\x1b[2J", 20) == "a b c[2J"
+    assert [clip("日本", 4), clip("日本語のa", 6)] == ["日本", "日~"], "each takes two columns"
     assert table([("a", "bc"), ("bb", "c")]) == "a   bc\nbb  c"

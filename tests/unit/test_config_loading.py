@@ -310,6 +310,15 @@ def test_a_hostile_file_name_is_harmless(tmp_path: Path) -> None:
         load_spec(tmp_path / "a\0b")
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_a_path_that_could_not_be_kept(bundled: Path, name: bytes) -> None:
+    folder = bundled.parent / os.fsdecode(name)
+    folder.mkdir()
+    (folder / "demo.yml").write_text(MINIMAL)
+    with pytest.raises(InvalidSpec, match="its path has a control character, or one that is not UTF-8"):
+        load_spec(folder / "demo.yml")
+
+
 def test_paths_start_from_the_folder_of_the_file_and_know_the_home(
     bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

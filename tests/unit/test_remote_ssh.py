@@ -109,6 +109,10 @@ def test_known_hosts_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 def test_names_are_those_of_known_hosts() -> None:
     assert [known_as("Web", 22), known_as("::1", 22), known_as("::1", 2222)] == ["web", "::1", "[::1]:2222"]
+    assert [known_as("0:0:0:0:0:0:0:1", 22), known_as("FE80:00::01", 9)] == ["::1", "[fe80::1]:9"]
+    assert [known_as("127.1", 22), known_as("no.such.name", 22), known_as("x", 99999)] == [
+        *("127.0.0.1", "no.such.name", "[x]:99999"),
+    ]
 
 
 def test_words_of_machines_are_made_fit() -> None:

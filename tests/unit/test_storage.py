@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from deployer import Deployer
+from deployer.app.overview import overview
+from deployer.config.model import Spec
+from deployer.environment import ProvisionFailed
 from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
 from deployer.events import Event, Notice, Output, StepStarted
 from deployer.storage import glance
@@ -136,6 +142,17 @@ def test_a_next_run_appends_events_and_has_a_log_of_its_own(folder: EnvironmentF
     assert sorted(p.name for p in folder.logs.iterdir()) == ["r1.log", "r2.log"]
 
 
+def test_the_log_is_where_the_project_is_now(folder: EnvironmentFolder) -> None:
+    (failed,) = (state for state in every_state() if isinstance(state, ProvisionFailed))
+    spec = Spec.model_validate({"name": "demo", "hosts": {"web": {}}})
+    folder.logs.mkdir()
+    shown = [overview(failed, spec, folder, None, ()).log]
+    for name in ("newer.log", "run.log"):  # the failure says /ö/run.log
+        (folder.logs / name).touch()
+        shown.append(overview(failed, spec, folder, None, ()).log)
+    assert shown == ["", str(folder.logs / "newer.log"), str(folder.logs / "run.log")]
+
+
 def test_a_log_that_is_taken_away_is_made_anew(folder: EnvironmentFolder) -> None:
     journal = Journal(folder, "r1", Listener())
     journal(Notice(message="one"))
@@ -201,6 +218,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(path) is None
     assert (record.pid, record.alive) == (os.getpid(), True)
     assert record.as_dict()["alive"] is True
+
+
+def test_a_record_that_is_written_in_part_is_refused(tmp_path: Path) -> None:
+    """A child must not begin on the strength of a record that nobody can read."""
+    path = tmp_path / "lock"
+    code = f"""
+import resource
+from deployer.storage.lock import own_record, write_record
+with open({str(path)!r}, "w+b") as file:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+    try:
+        write_record(file.fileno(), own_record("up"))
+    except OSError as error:
+        print("refused", error.errno)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"refused {errno.ENOSPC}\n", done.stderr
 
 
 def test_a_record_is_read_whatever_its_user_is_called(tmp_path: Path) -> None:

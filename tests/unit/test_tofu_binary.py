@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,21 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache_directory({"XDG_CACHE_HOME": "/xdg"}) == Path("/xdg/deployer")
     monkeypatch.chdir(tmp_path)
     assert cache_directory({"XDG_CACHE_HOME": "/xdg", "DEPLOYER_CACHE": "mine"}) == tmp_path / "mine"
+
+
+@pytest.mark.root
+def test_a_user_without_a_home() -> None:
+    code = """
+import os
+from deployer.errors import ToolMissing
+from deployer.tofu.binary import cache_directory
+
+os.setuid(12345)
+os.environ.pop("HOME", None)
+try:
+    cache_directory({})
+except ToolMissing as error:
+    print(error.message, cache_directory({"DEPLOYER_CACHE": "/x"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "there is no home directory /x\n", done.stderr

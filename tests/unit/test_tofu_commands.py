@@ -89,6 +89,7 @@ def test_the_users_environment_reaches_opentofu_without_what_alters_commands(tmp
         "TF_IN_AUTOMATION": "1",
         "CHECKPOINT_DISABLE": "1",
         "TF_PLUGIN_CACHE_DIR": str(tmp_path),
+        "DEPLOYER_CACHE": str(tmp_path.parent),
     }
 
 

@@ -183,7 +183,8 @@ def test_a_module_is_kept(source: Path, folder: Path, fails: bool) -> None:
     (source / "modules" / "net" / "main.tf").unlink()
     (source / "new").mkdir()
     (source / "new" / "new.tf").write_text("")
-    with suppress(KeyError), module_kept(folder):
+    noted: list[bool] = []
+    with suppress(KeyError), module_kept(folder, lambda: noted.append((folder / "new" / "new.tf").exists())):
         assert copy_module(source, folder)
         write_private(folder / VARIABLES, {"environment": "other"})
         assert (folder / "new" / "new.tf").exists()
@@ -192,6 +193,10 @@ def test_a_module_is_kept(source: Path, folder: Path, fails: bool) -> None:
             raise KeyError
     assert {name: (folder / name).read_bytes() for name in names(folder)} == before | {"terraform.tfstate": b"{}"}
     assert {name: (folder / name).stat().st_mode for name in before} == modes
+    assert noted == [False], "once, when all is as it was"
+    with module_kept(folder, lambda: noted.append(True)):
+        write_private(folder / VARIABLES, {"environment": "other"})
+    assert noted == [False], "other variables are no other module"
     assert module_differs(source, folder)
 
 

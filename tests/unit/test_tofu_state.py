@@ -92,6 +92,14 @@ def test_remote(tmp_path: Path) -> None:
     assert look(tmp_path).condition == "remote"
 
 
+def test_encrypted(tmp_path: Path) -> None:
+    """As OpenTofu 1.7 and newer write it: what is in it is not ours to know, and it is whole."""
+    state = with_state(
+        tmp_path, json.dumps({"serial": 3, "meta": {}, "encrypted_data": "AAAA", "encryption_version": "v0"})
+    )
+    assert (state.condition, state.resources) == ("remote", {})
+
+
 def test_a_note_that_a_killed_opentofu_left(tmp_path: Path) -> None:
     (tmp_path / NOTE).write_text("{}")
     assert look(tmp_path).interrupted

@@ -164,5 +164,8 @@ def test_going_on_with_configure() -> None:
 
 def test_the_playbooks_as_steps() -> None:
     mine = spec(configure={"playbooks": ["base", "web", "/elsewhere/web.yml"]})
-    entries = {"playbook:base": "base", "playbook:web": "web", "playbook:web-again": "/elsewhere/web.yml"}
+    entries = {"playbook:base": "base", "playbook:web": "web", "playbook:web-2": "/elsewhere/web.yml"}
     assert mine.playbook_steps == entries
+    often = spec(configure={"playbooks": [*["web"] * 99, "/elsewhere/web-2.yml"]}).playbook_steps
+    assert len(often) == 100, "each is a step of its own"
+    assert max(map(len, often)) < 30
