@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +380,34 @@ def test_a_machine_that_is_gone_with_its_folder_is_noticed_and_destroy_succeeds(
     folder.destroy()
     assert not lives(pid)
     folder.assert_nothing_left()
+
+
+def test_a_copy_of_the_folder_leaves_the_machine_to_the_folder_it_works_in(folder: Folder, tmp_path: Path) -> None:
+    folder.apply()
+    pid = folder.pid("web")
+    copy = replace(folder, path=tmp_path / "copy")
+    subprocess.run(["cp", "-a", folder.path, copy.path], check=True)
+    assert copy.planned() == REPLACE_ONE_STARTED
+    refused = f"machine web: it runs already (pid {pid}), in {folder.machine('web')}, of which this folder is a copy"
+    assert refused in copy.apply(rc=1)
+    assert f"left alone: pid {pid}, which works in {folder.machine('web')}" in copy.destroy()
+    copy.assert_nothing_left()
+    assert (lives(pid), folder.settled()) == (True, True)
+
+
+def test_a_machine_stays_in_a_folder_that_is_moved_or_called_by_another_name(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder.path)
+    linked = replace(folder, path=tmp_path / "link", environment={"PWD": str(tmp_path / "link")})
+    linked.apply()
+    pid = folder.pid("web")
+    assert linked.settled()
+    assert folder.settled()
+    moved = replace(folder, path=folder.path.rename(tmp_path / "moved"))
+    assert moved.settled()
+    moved.forget_start()
+    moved.destroy()
+    assert not lives(pid)
+    moved.assert_nothing_left()
 
 
 def test_another_process_with_the_same_pid_is_not_taken_for_the_machine(folder: Folder) -> None:

@@ -34,9 +34,13 @@ EXAMPLE_PORT = 8080  # of the file that `deployer init` writes
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine as main.tf asks for it. `identity` is OpenTofu's own id of it, new for each machine made."""
+    """A machine as main.tf asks for it: `called` is its folder, as OpenTofu was led there.
+
+    `identity` is OpenTofu's own id of it, new for each machine made.
+    """
 
     name: str
+    called: str
     identity: str
     environment: str
     cpus: int
@@ -62,6 +66,7 @@ def start(machine: Machine, user_data: str) -> None:
             # OpenTofu was killed meanwhile: a machine made now would be in nobody's state.
             _remove_if_empty(machine.folder)
             raise ProviderError("OpenTofu has gone", "run the command again")
+        _refuse_twin(machine)
         before = _read(machine.folder / "machine.json").get("id")
         for known in {machine.identity, before or machine.identity}:
             _stop(known, machine.folder)
@@ -78,12 +83,16 @@ def start(machine: Machine, user_data: str) -> None:
         host.write_atomically(machine.folder / "ports.json", json.dumps(reached))
         # Last: from now on main.tf takes the machine for running.
         running = {"pid": process.pid, "process_started": process.started, "started": machine.started}
+        running |= {"folder": str(machine.folder.resolve()), "called": machine.called}
         host.write_atomically(machine.folder / "running.json", json.dumps(running))
     _say(f"started (pid {process.pid}), SSH on 127.0.0.1:{forwards[0][0]}, {host.acceleration().reason}")
 
 
 def remove(name: str, identity: str) -> None:
-    """End the machine and delete its folder, whatever is left of either. ProviderError if something stays."""
+    """End the machine and delete its folder, whatever is left of either. ProviderError if something stays.
+
+    A machine that works in another folder, of which this one is a copy, is left alone.
+    """
     folder = MACHINES / name
     with _held(folder):
         for known in {identity, str(_read(folder / "machine.json").get("id", identity))}:
@@ -196,10 +205,38 @@ def _write_seed(machine: Machine, user_data: str) -> None:
     host.write_atomically(seed / "meta-data", json.dumps(meta))
 
 
+def _refuse_twin(machine: Machine) -> None:
+    """ProviderError where the machine runs already, in another folder: this one is a copy of that."""
+    for process in qemu.find(machine.identity):
+        home = _home_elsewhere(process, machine.identity, machine.folder)
+        if home:
+            cause = f"it runs already (pid {process.pid}), in {home}, of which this folder is a copy"
+            fix = "destroy that one first, or this copy: they would be two machines with one identity"
+            raise ProviderError(cause, fix)
+
+
+def _home_elsewhere(process: qemu.Process, identity: str, folder: Path) -> Path | None:
+    """The folder that a QEMU works in, if that is there and another one's machine: the one that `folder` is a copy of.
+
+    None where it was deleted, or cannot be told (macOS): then the QEMU is ours by its id.
+    """
+    here = Path(f"/proc/{process.pid}/cwd")
+    try:
+        if here.samefile(folder) or _read(here / "machine.json").get("id") != identity:
+            return None
+        return Path(os.readlink(here))
+    except OSError:
+        return None
+
+
 def _stop(identity: str, folder: Path) -> None:
     """End this machine's QEMU. One whose start was not recorded is seconds old: nothing to lose, nobody to ask."""
     recorded = _read(folder / "running.json").get("pid")
     for process in qemu.find(identity):
+        home = _home_elsewhere(process, identity, folder)
+        if home:
+            _say(f"left alone: pid {process.pid}, which works in {home}")
+            continue
         cleanly = process.pid == recorded
         _say(f"powering off (pid {process.pid}, {qemu.POWER_OFF_SECONDS if cleanly else 0} s at most)")
         qemu.stop(process, folder, cleanly=cleanly)

@@ -10,6 +10,7 @@
 #   user_data, image, a smaller disk     `machine` is replaced: cloud-init runs once in a machine's life, and no
 #                                        file system here can shrink, so the machine is made afresh
 #   the machine's folder is gone         the same
+#   the folder is a copy of another one  `running` is replaced, which is refused while the machine runs in that one
 
 terraform {
   required_version = ">= 1.6.0"
@@ -32,10 +33,20 @@ locals {
   # directory: a recycled pid cannot have that. Without /proc (macOS) the pid file, which QEMU removes when it ends,
   # has to do; it misses a kill -9.
   alive = {
-    for name, folder in local.folder : name => fileexists("${folder}/ports.json") && !local.paused[name] && (
+    for name, folder in local.folder : name => fileexists("${folder}/ports.json") && !local.paused[name] && !local.copied[name] && (
       fileexists("/proc/self/stat")
       ? try(file("/proc/${local.process[name].pid}/cwd/running.json") == file("${folder}/running.json"), false)
       : fileexists("${folder}/running.json") && fileexists("${folder}/qemu.pid")
+    )
+  }
+
+  # A copy of the folder has the record, too, but not the machine: that works where the record says, as long as the very
+  # same one is there. Of a folder that was moved it is not. A folder may be called by two names: through a symlink.
+  copied = {
+    for name, folder in local.folder : name => try(
+      !contains([local.process[name].folder, local.process[name].called], abspath(folder))
+      && file("${local.process[name].folder}/running.json") == file("${folder}/running.json"),
+      false
     )
   }
 
@@ -88,6 +99,7 @@ resource "terraform_data" "running" {
     environment = {
       DEPLOYER_MACHINE = jsonencode(merge(each.value, {
         name        = each.key
+        called      = abspath(local.folder[each.key])
         id          = terraform_data.machine[each.key].id
         environment = var.environment
         born        = local.born[each.key]
