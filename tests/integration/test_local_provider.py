@@ -543,6 +543,21 @@ def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder)
     folder.assert_nothing_left()
 
 
+def test_a_machine_runs_on_where_a_port_that_it_is_newly_to_have_is_taken(folder: Folder) -> None:
+    folder.apply()
+    pid, own = folder.pid("web"), folder.outputs()["web"]["port"]
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        folder.hosts["web"]["ports"] = [{"host": own, "machine": 80}, {"host": taken, "machine": 81}]
+        folder.write()
+        told = folder.apply(rc=1)
+    assert f"port {taken} of this computer, wanted for the machine's port 81, is taken by" in told
+    assert "powering off" not in told
+    assert lives(pid)
+
+
 def test_a_fixed_and_a_free_port_may_lead_to_the_same_one(folder: Folder) -> None:
     """The free one took the number of the fixed one when the machine was started again, and QEMU refused both."""
     with socket.socket() as probe:

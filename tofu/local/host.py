@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,8 +175,8 @@ def port_problem(port: int) -> str | None:
         except PermissionError:
             return "is reserved for root (choose one from 1024 up)"
         except OSError:
-            holder = _listener(port)
-            return f"is taken by {holder}" if holder else "is taken"
+            pid = listener(port)
+            return f"is taken by {_name(pid)} (pid {pid})" if pid else "is taken"
     return None
 
 
@@ -191,20 +192,27 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _listener(port: int) -> str:
-    """The process that listens on a port, as 'name (pid N)', where the kernel lets us see it."""
+def listener(port: int) -> int | None:
+    """The process that listens on a port, where the kernel lets us see it."""
     try:
         rows = [
             line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]
         ]
         inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
     except OSError:
-        return ""
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(descriptor) in inodes:
-                process = descriptor.parent.parent
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-        except OSError:
-            continue
-    return ""
+        return None
+    for pid in filter(str.isdigit, os.listdir("/proc") if inodes else ()):
+        # It may be another user's, or end meanwhile.
+        with suppress(OSError):
+            for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if os.readlink(descriptor) in inodes:
+                        return int(pid)
+    return None
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "a process that has just ended"

@@ -67,6 +67,10 @@ def start(machine: Machine, user_data: str) -> None:
             _remove_if_empty(machine.folder)
             raise ProviderError("OpenTofu has gone", "run the command again")
         _refuse_twin(machine)
+        # While the machine still runs: a port that cannot be had is no reason to switch it off.
+        for here, there in machine.ports:
+            if not _held_by_us(here):
+                _refuse_taken(here, there)
         before = _read(machine.folder / "machine.json").get("id")
         for known in {machine.identity, before or machine.identity}:
             _stop(known, machine.folder)
@@ -155,6 +159,16 @@ def _refuse_taken(here: int, there: int) -> None:
     if problem:
         fix = "free it, or choose another port in the environment's file (0: any free one)"
         raise ProviderError(f"port {here} of this computer, wanted for the machine's port {there}, {problem}", fix)
+
+
+def _held_by_us(port: int) -> bool:
+    """Whether a machine of this folder has the port now: this one, or another that may be about to let go of it."""
+    holder = host.listener(port)
+    if holder:
+        return qemu.works_below(holder, MACHINES)
+    # Nobody, or nobody that can be seen (macOS). What the machines were last given has to do.
+    given = (_read(record) for record in MACHINES.glob("*/ports.json"))
+    return any(port in (each.get("port"), *(one["host"] for one in each.get("ports", []))) for each in given)
 
 
 def _base_image(machine: Machine) -> image.Image:
