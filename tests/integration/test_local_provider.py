@@ -140,9 +140,9 @@ class Folder:
     def machine(self, name: str) -> Path:
         return self.path / "machines" / name
 
-    def forget_start(self) -> None:
+    def forget_start(self, name: str = "*") -> None:
         """As if the start had not been recorded: then nobody waits for a guest too young to hear its power button."""
-        for record in (self.path / "machines").glob("*/running.json"):
+        for record in (self.path / "machines").glob(f"{name}/running.json"):
             record.unlink()
 
     def pid(self, name: str) -> int:
@@ -556,6 +556,42 @@ def test_a_machine_runs_on_where_a_port_that_it_is_newly_to_have_is_taken(folder
     assert f"port {taken} of this computer, wanted for the machine's port 81, is taken by" in told
     assert "powering off" not in told
     assert lives(pid)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def test_machines_exchange_their_ports_and_hand_them_on_to_a_new_one(folder: Folder) -> None:
+    first, second = free_ports(2)
+
+    def hosts(**ports: int) -> None:
+        folder.hosts = {name: {**SMALL, "ports": [{"host": port, "machine": 80}]} for name, port in ports.items()}
+        folder.write()
+
+    hosts(web=first, db=second)
+    folder.apply()
+    folder.forget_start("web")
+    # This one has its port for some seconds more: until those in which it may answer are over.
+    os.kill(folder.pid("db"), signal.SIGSTOP)
+    hosts(web=second, db=first)
+    assert "waiting for port" in folder.apply()
+    assert folder.settled()
+    # Nor does the old one take back the port that it had last time.
+    hosts(web=0, db=first, new=second)
+    folder.forget_start()
+    folder.apply()
+    assert folder.outputs()["new"]["ports"] == [{"host": second, "machine": 80}]
+    assert folder.settled()
+    folder.forget_start()
+    folder.destroy()
+    folder.assert_nothing_left()
 
 
 def test_a_fixed_and_a_free_port_may_lead_to_the_same_one(folder: Folder) -> None:

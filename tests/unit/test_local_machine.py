@@ -171,7 +171,7 @@ def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def machine(**changes: Any) -> dict[str, str]:
     asked = {"name": "web", "id": "0-1", "environment": "t", "cpus": 1, "memory": 128, "disk": 4, "ports": []}
-    asked |= {"called": "/machines/web", "born": "now", "started": "now", "image": ""} | changes
+    asked |= {"called": "/machines/web", "promised": [], "born": "now", "started": "now", "image": ""} | changes
     packed = base64.b64encode(gzip.compress(b"#cloud-config\n{}")).decode()
     return {"DEPLOYER_MACHINE": json.dumps(asked), "DEPLOYER_USER_DATA": packed}
 

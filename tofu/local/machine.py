@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ EXAMPLE_PORT = 8080  # of the file that `deployer init` writes
 class Machine:
     """A machine as main.tf asks for it: `called` is its folder, as OpenTofu was led there.
 
-    `identity` is OpenTofu's own id of it, new for each machine made.
+    `identity` is OpenTofu's own id of it, new for each machine made; `promised` are the ports of all the environment.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Machine:
     image: str
     born: str
     started: str
+    promised: tuple[int, ...]
 
     @property
     def folder(self) -> Path:
@@ -121,11 +123,9 @@ def check() -> list[dict[str, Any]]:
 def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tuple[int, int], ...]]:
     """Start QEMU on ports that are free, the ones of last time if they still are."""
     last = _read(machine.folder / "ports.json")
-    fixed = {here for here, _ in machine.ports}
-    again = {each["machine"]: each["host"] for each in last.get("ports", []) if each["host"] not in fixed}
+    again = {each["machine"]: each["host"] for each in last.get("ports", []) if each["host"] not in machine.promised}
     again[0] = last.get("port", 0)
-    for here, there in machine.ports:
-        _refuse_taken(here, there)
+    _await_ports(machine)
     _say(f"starting QEMU: {machine.cpus} CPUs, {machine.memory} MiB, {machine.disk} GiB")
     for attempt in range(1, PORT_ATTEMPTS + 1):
         spare = iter(host.free_ports(len(machine.ports) + 1))
@@ -159,6 +159,23 @@ def _refuse_taken(here: int, there: int) -> None:
     if problem:
         fix = "free it, or choose another port in the environment's file (0: any free one)"
         raise ProviderError(f"port {here} of this computer, wanted for the machine's port {there}, {problem}", fix)
+
+
+def _await_ports(machine: Machine) -> None:
+    """Returns once the asked ports are free. ProviderError where they are not, and nobody is about to let go of them.
+
+    The machines of one apply are started side by side, so a port may move from one that still powers off. This one
+    was switched off before it waits: of two that exchange their ports, neither waits for the other in vain.
+    """
+    deadline = time.monotonic() + qemu.POWER_OFF_SECONDS + 5
+    for here, there in machine.ports:
+        told = False
+        while here and host.port_problem(here) and _held_by_us(here) and time.monotonic() < deadline:
+            if not told:
+                _say(f"waiting for port {here}, which another machine of this environment still has")
+                told = True
+            time.sleep(0.2)
+        _refuse_taken(here, there)
 
 
 def _held_by_us(port: int) -> bool:
@@ -367,7 +384,8 @@ def main(arguments: list[str]) -> int:
             who = f"machine {asked['name']}: "
             ports = tuple((each["host"], each["machine"]) for each in asked.pop("ports"))
             user_data = zlib.decompress(base64.b64decode(os.environ["DEPLOYER_USER_DATA"]), wbits=31).decode()
-            start(Machine(identity=asked.pop("id"), ports=ports, **asked), user_data)
+            promised = tuple(asked.pop("promised"))
+            start(Machine(identity=asked.pop("id"), ports=ports, promised=promised, **asked), user_data)
         elif arguments == ["remove"]:
             asked = _asked()
             who = f"machine {asked['name']}: "

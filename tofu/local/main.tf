@@ -55,6 +55,9 @@ locals {
   born    = { for name, host in var.hosts : name => try(local.machine[name].disk <= host.disk, false) ? local.machine[name].born : uuid() }
   started = { for name in keys(var.hosts) : name => local.alive[name] ? local.process[name].started : uuid() }
 
+  # The ports that hosts are to have. A machine that was told any free one must not take another one's.
+  promised = [for port in flatten([for host in values(var.hosts) : host.ports[*].host]) : port if port != 0]
+
   # nonsensitive(): a sensitive value in a provisioner silences its output, progress and errors with it. The text
   # itself travels in an environment variable, packed, and is written nowhere but to the machine's seed.
   user_data = {
@@ -105,6 +108,7 @@ resource "terraform_data" "running" {
         born        = local.born[each.key]
         started     = local.started[each.key]
         image       = var.image
+        promised    = local.promised
       }))
       DEPLOYER_USER_DATA = base64gzip(local.user_data[each.key])
     }
