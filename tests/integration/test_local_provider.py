@@ -523,6 +523,28 @@ def test_more_memory_or_disk_restarts_and_less_disk_makes_afresh(folder: Folder)
     folder.assert_nothing_left()
 
 
+def test_a_disk_too_small_for_the_image_is_told_while_the_machine_is_still_there(folder: Folder) -> None:
+    image = folder.path.with_name("two.raw")
+    with open(image, "wb") as file:
+        file.truncate((1 << 30) + 512)
+    folder.options = {"image": str(image)}
+    folder.write()
+    folder.apply()
+    pid = folder.pid("web")
+    folder.hosts["web"].update(disk=1)
+    folder.write()
+    assert "a disk of 1 GiB is too small for the image of web: 2 or more" in folder.apply(rc=1)
+    assert lives(pid)
+    folder.hosts["web"].update(disk=2)
+    folder.write()
+    assert folder.planned() == REPLACE_ALL
+    folder.hosts["web"].update(disk=1)
+    folder.write()
+    folder.forget_start()
+    folder.destroy()
+    folder.assert_nothing_left()
+
+
 def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

@@ -79,9 +79,12 @@ def start(machine: Machine, user_data: str) -> None:
         if before != machine.identity:
             # Half of a machine, or one that OpenTofu did not live to write down.
             _empty(machine.folder)
-        _make_disk(machine, base)
+        facts = _disk_facts(base.disk)
+        least = -(-facts["virtual-size"] // host.GIB)
+        _make_disk(machine, base, facts["format"], least)
         _write_seed(machine, user_data)
         record = {"id": machine.identity, "born": machine.born, "disk": machine.disk, "base": _as_record(base)}
+        record |= {"image": machine.image, "least": least}
         host.write_atomically(machine.folder / "machine.json", json.dumps(record))
         process, forwards = _launch(machine, base)
         ports = [{"host": here, "machine": there} for here, there in forwards[1:]]
@@ -210,21 +213,19 @@ def _as_record(base: image.Image) -> dict[str, Any]:
     return {"files": files, "size": facts.st_size, "changed": facts.st_mtime_ns}
 
 
-def _make_disk(machine: Machine, base: image.Image) -> None:
+def _make_disk(machine: Machine, base: image.Image, kind: str, least: int) -> None:
     """The overlay on the base image; a disk that is there is kept, and grown if it should be bigger."""
     disk = machine.folder / "disk.qcow2"
     wanted = int(machine.disk * host.GIB)
     host.need_space(machine.folder, 0.1 if disk.exists() else 1.0, "the machine's disk")
     if disk.exists():
-        if _disk_size(disk)["virtual-size"] < wanted:
+        if _disk_facts(disk)["virtual-size"] < wanted:
             _qemu_img("resize", "-q", str(disk), str(wanted))
         return
-    facts = _disk_size(base.disk)
-    if facts["virtual-size"] > wanted:
-        need = -(-facts["virtual-size"] // host.GIB)
-        raise ProviderError(f"a disk of {machine.disk} GiB is too small for the image", f"make it {need} or more")
+    if least > machine.disk:
+        raise ProviderError(f"a disk of {machine.disk} GiB is too small for the image", f"make it {least} or more")
     part = machine.folder / "disk.qcow2.part"
-    _qemu_img("create", "-q", "-f", "qcow2", "-b", str(base.disk), "-F", facts["format"], str(part), str(wanted))
+    _qemu_img("create", "-q", "-f", "qcow2", "-b", str(base.disk), "-F", kind, str(part), str(wanted))
     os.replace(part, disk)
 
 
@@ -317,7 +318,7 @@ def _read(path: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _disk_size(disk: Path) -> dict[str, Any]:
+def _disk_facts(disk: Path) -> dict[str, Any]:
     # -U: the image may be in use, and only its header is read.
     facts: dict[str, Any] = json.loads(_qemu_img("info", "-U", "--output=json", str(disk)))
     return facts

@@ -33,7 +33,8 @@ locals {
   # directory: a recycled pid cannot have that. Without /proc (macOS) the pid file, which QEMU removes when it ends,
   # has to do; it misses a kill -9.
   alive = {
-    for name, folder in local.folder : name => fileexists("${folder}/ports.json") && !local.paused[name] && !local.copied[name] && (
+    for name, folder in local.folder :
+    name => fileexists("${folder}/ports.json") && !local.paused[name] && !local.copied[name] && (
       fileexists("/proc/self/stat")
       ? try(file("/proc/${local.process[name].pid}/cwd/running.json") == file("${folder}/running.json"), false)
       : fileexists("${folder}/running.json") && fileexists("${folder}/qemu.pid")
@@ -54,6 +55,12 @@ locals {
   # empty; otherwise uuid(), unknown until the apply, replaces the resource and becomes the new mark.
   born    = { for name, host in var.hosts : name => try(local.machine[name].disk <= host.disk, false) ? local.machine[name].born : uuid() }
   started = { for name in keys(var.hosts) : name => local.alive[name] ? local.process[name].started : uuid() }
+
+  # The disk that the image needs, in GiB. Of an image that no machine here was made of, nothing is known.
+  least = {
+    for name in keys(var.hosts) :
+    name => try(local.machine[name].image == var.image ? local.machine[name].least : 0, 0)
+  }
 
   # The ports that hosts are to have. A machine that was told any free one must not take another one's.
   promised = [for port in flatten([for host in values(var.hosts) : host.ports[*].host]) : port if port != 0]
@@ -77,6 +84,16 @@ resource "terraform_data" "machine" {
     born      = local.born[each.key]
     image     = var.image
     user_data = sha256(local.user_data[each.key])
+  }
+
+  # Before the machine that is there is removed for one that cannot be made.
+  lifecycle {
+    precondition {
+      condition = local.least[each.key] <= each.value.disk
+      error_message = format(
+        "a disk of %v GiB is too small for the image of %s: %v or more", each.value.disk, each.key, local.least[each.key]
+      )
+    }
   }
 
   provisioner "local-exec" {
