@@ -382,6 +382,12 @@ def test_a_machine_that_is_gone_with_its_folder_is_noticed_and_destroy_succeeds(
     folder.assert_nothing_left()
 
 
+def test_a_machine_whose_disk_is_lost_is_planned_to_be_made_afresh(folder: Folder) -> None:
+    folder.apply()
+    (folder.machine("web") / "disk.qcow2").unlink()
+    assert folder.planned() == REPLACE_ALL
+
+
 def test_a_copy_of_the_folder_leaves_the_machine_to_the_folder_it_works_in(folder: Folder, tmp_path: Path) -> None:
     folder.apply()
     pid = folder.pid("web")

@@ -9,7 +9,7 @@
 #   the guest is paused (no room here)   the same
 #   user_data, image, a smaller disk     `machine` is replaced: cloud-init runs once in a machine's life, and no
 #                                        file system here can shrink, so the machine is made afresh
-#   the machine's folder is gone         the same
+#   the machine's folder or disk is gone the same
 #   the folder is a copy of another one  `running` is replaced, which is refused while the machine runs in that one
 
 terraform {
@@ -53,7 +53,12 @@ locals {
 
   # What is there now carries a mark, kept in its record. While it is there the mark stands still and the plan is
   # empty; otherwise uuid(), unknown until the apply, replaces the resource and becomes the new mark.
-  born    = { for name, host in var.hosts : name => try(local.machine[name].disk <= host.disk, false) ? local.machine[name].born : uuid() }
+  born = {
+    for name, host in var.hosts : name => (
+      try(local.machine[name].disk <= host.disk && fileexists("${local.folder[name]}/disk.qcow2"), false)
+      ? local.machine[name].born : uuid()
+    )
+  }
   started = { for name in keys(var.hosts) : name => local.alive[name] ? local.process[name].started : uuid() }
 
   # The disk that the image needs, in GiB. Of an image that no machine here was made of, nothing is known.
