@@ -636,6 +636,18 @@ def test_a_fixed_and_a_free_port_may_lead_to_the_same_one(folder: Folder) -> Non
     assert folder.outputs() == before
 
 
+def test_a_machine_may_be_told_the_port_that_its_ssh_server_happened_to_have(folder: Folder) -> None:
+    folder.apply()
+    port = folder.outputs()["web"]["port"]
+    folder.hosts["web"]["ports"] = [{"host": port, "machine": 80}]
+    folder.write()
+    folder.forget_start()
+    folder.apply()
+    after = folder.outputs()["web"]
+    assert after["ports"] == [{"host": port, "machine": 80}]
+    assert after["port"] != port
+
+
 def test_qemus_last_words_are_told_and_the_next_apply_goes_on(folder: Folder, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -126,12 +126,12 @@ def check() -> list[dict[str, Any]]:
 def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tuple[int, int], ...]]:
     """Start QEMU on ports that are free, the ones of last time if they still are."""
     last = _read(machine.folder / "ports.json")
-    again = {each["machine"]: each["host"] for each in last.get("ports", []) if each["host"] not in machine.promised}
-    again[0] = last.get("port", 0)
+    pairs = [(0, last.get("port", 0)), *((each["machine"], each["host"]) for each in last.get("ports", []))]
+    again = {there: here for there, here in pairs if here not in machine.promised}
     _await_ports(machine)
     _say(f"starting QEMU: {machine.cpus} CPUs, {machine.memory} MiB, {machine.disk} GiB")
     for attempt in range(1, PORT_ATTEMPTS + 1):
-        spare = iter(host.free_ports(len(machine.ports) + 1))
+        spare = iter(set(host.free_ports(len(machine.ports) + 1 + len(machine.promised))) - set(machine.promised))
         forwards = []
         for asked, there in ((0, 0), *machine.ports):
             old = again.get(there, 0)
