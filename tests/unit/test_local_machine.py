@@ -169,6 +169,15 @@ def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "set DEPLOYER_CACHE" in told
 
 
+def test_processes_that_write_the_same_record_at_once_do_not_fail(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    again = f"import host, pathlib\nfor n in range(2000): host.write_atomically(pathlib.Path({str(record)!r}), str(n))"
+    writers = [subprocess.Popen([sys.executable, "-B", "-c", again], cwd=HELPER.parent) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == [record.name]
+    assert record.read_text() == "1999"
+
+
 def machine(**changes: Any) -> dict[str, str]:
     asked = {"name": "web", "id": "0-1", "environment": "t", "cpus": 1, "memory": 128, "disk": 4, "ports": []}
     asked |= {"called": "/machines/web", "promised": [], "born": "now", "started": "now", "image": ""} | changes

@@ -101,7 +101,8 @@ def need_space(path: Path, gib: float, purpose: str) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` whole: a reader sees the old text or the new one."""
-    part = path.with_name(path.name + ".part")
+    # Of each process its own: machines that are started side by side write the same record of the cache.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
