@@ -31,6 +31,7 @@ class Mirror:
 
     files: dict[str, bytes]
     cut_after: int = 0
+    broken_chunk: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     url: str = ""
 
@@ -52,6 +53,12 @@ def mirror() -> Iterator[Mirror]:
             body = made.files[name]
             begin = int(re.sub(r"\D", "", wanted) or 0)
             self.send_response(206 if begin else 200)
+            if made.broken_chunk and name.endswith(made.broken_chunk):
+                made.broken_chunk = ""
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"%x\r\n" % len(body) + body[:10])
+                return
             self.send_header("Content-Length", str(len(body) - begin))
             self.end_headers()
             if made.cut_after and name.endswith("qcow2"):
@@ -100,6 +107,19 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(mirror: Mirror, tmp
     told = helper(tmp_path, "image", DEPLOYER_IMAGE_MIRROR=mirror.url)
     assert "trying again" in told
     assert [wanted for name, wanted in mirror.asked if name != "SHA512SUMS"] == ["", "bytes=1000000-"]
+
+
+def test_a_chunk_that_breaks_off_is_told_and_tried_again(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.broken_chunk = "qcow2"
+    told = helper(tmp_path, "image", DEPLOYER_IMAGE_MIRROR=mirror.url)
+    assert "the download stopped (IncompleteRead(" in told
+    assert Path(told.splitlines()[-1]).read_bytes() in mirror.files.values()
+
+
+def test_checksums_that_break_off_are_checksums_that_cannot_be_had(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.broken_chunk = "SHA512SUMS"
+    told = helper(tmp_path / "cache", "image", rc=1, DEPLOYER_IMAGE_MIRROR=mirror.url, PATH=str(tmp_path))
+    assert f"{mirror.url} cannot be reached" in told
 
 
 def test_an_image_with_another_checksum_is_refused_and_deleted(mirror: Mirror, tmp_path: Path) -> None:

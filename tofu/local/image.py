@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http.client
 import os
 import shutil
 import threading
@@ -28,6 +29,8 @@ MIRROR = "https://cloud.debian.org/images/cloud/bookworm/latest"
 CONNECT_SECONDS = 6
 STALL_SECONDS = 30
 ATTEMPTS = 5
+# What a reply that is none, or is cut short, may raise.
+BROKEN_OFF = (OSError, ValueError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def official_sums() -> str | None:
         try:
             with urllib.request.urlopen(f"{_mirror()}/SHA512SUMS", timeout=CONNECT_SECONDS) as reply:
                 answer.append(reply.read(1_000_000).decode("ascii"))
-        except (OSError, ValueError):
+        except BROKEN_OFF:
             pass
 
     # A thread, because the look-up of a name has no time limit of its own.
@@ -138,7 +141,7 @@ def _download(folder: Path, sums: str, say: Say) -> None:
         try:
             _fetch(url, part, say)
             break
-        except (OSError, ValueError) as error:
+        except BROKEN_OFF as error:
             if attempt == ATTEMPTS:
                 fix = "run the command again: it goes on where it stopped"
                 raise ProviderError(f"the download of {url} failed: {error}", fix) from error
@@ -158,7 +161,7 @@ def _download(folder: Path, sums: str, say: Say) -> None:
 
 
 def _fetch(url: str, part: Path, say: Say) -> None:
-    """Bring the rest of `url` into `part`. OSError when it breaks off."""
+    """Bring the rest of `url` into `part`. BROKEN_OFF when it breaks off."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
