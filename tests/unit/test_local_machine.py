@@ -198,6 +198,26 @@ def test_processes_that_write_the_same_record_at_once_do_not_fail(tmp_path: Path
     assert record.read_text() == "1999"
 
 
+def test_the_cache_may_be_said_from_the_users_home(tmp_path: Path) -> None:
+    helper(Path("~/cache"), "image", rc=1, HOME=str(tmp_path), PATH=str(tmp_path), DEPLOYER_IMAGE_MIRROR=NOWHERE)
+    assert (tmp_path / "cache" / "images").is_dir()
+
+
+def test_a_user_without_a_home_is_told_what_to_set() -> None:
+    """Such a user is in no list of users, as in many a container."""
+    nobody = "import machine, os, pwd, sys\npwd.getpwuid = lambda uid: {}[uid]\nsys.exit(machine.main(['image']))"
+    homes = ("HOME", "XDG_CACHE_HOME", "DEPLOYER_CACHE")
+    ended = subprocess.run(
+        [sys.executable, "-B", "-c", nobody],
+        cwd=HELPER.parent,
+        env={key: value for key, value in os.environ.items() if key not in homes},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == "HOME is not set, so ~/.cache/deployer is nowhere\nset HOME, or set DEPLOYER_CACHE\n"
+
+
 def machine(**changes: Any) -> dict[str, str]:
     asked = {"name": "web", "id": "0-1", "environment": "t", "cpus": 1, "memory": 128, "disk": 4, "ports": []}
     asked |= {"called": "/machines/web", "promised": [], "born": "now", "started": "now", "image": ""} | changes

@@ -62,13 +62,20 @@ def architecture() -> Architecture:
 def cache_directory() -> Path:
     """The root of deployer's caches, made if need be: $DEPLOYER_CACHE, else deployer/ in the user's cache."""
     chosen = os.environ.get("DEPLOYER_CACHE", "")
-    home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
-    path = Path(chosen) if chosen else home / "deployer"
+    path = expanded(chosen or f"{os.environ.get('XDG_CACHE_HOME', '') or '~/.cache'}/deployer", "set DEPLOYER_CACHE")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ProviderError(f"cannot make the cache {path}: {error.strerror}", "set DEPLOYER_CACHE") from error
     return path.resolve()
+
+
+def expanded(path: str, instead: str) -> Path:
+    """The path with the user's home for a ~ at its beginning. ProviderError, with what to do, where that is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ProviderError(f"HOME is not set, so {path} is nowhere", f"set HOME, or {instead}") from error
 
 
 def tool(name: str, package: str) -> str:

@@ -45,7 +45,7 @@ class Image:
 def base_image(chosen: str, say: Say) -> Image:
     """The image to make machines of: the user's own, the cached one, or the one made now. ProviderError if none."""
     if chosen:
-        disk = Path(chosen).expanduser()
+        disk = host.expanded(chosen, "give the provider's option `image` a whole path")
         if not disk.is_file():
             raise ProviderError(f"the image {chosen} is not a file", "correct the provider's option `image`")
         return Image(disk.resolve())
