@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -453,9 +454,9 @@ def test_another_image_under_the_same_disk_is_refused(folder: Folder, tmp_path: 
     subprocess.run(create, check=True)
     told = folder.apply(rc=1)
     assert f"machine web: the image under its disk, {own}, was removed or changed" in told
-    replace = """-replace=terraform_data.machine["web"]"""
-    assert replace.replace("-replace=", "-replace='") in told
-    folder.run("apply", "-auto-approve", "-no-color", replace)
+    afresh = f"cd {folder.path} && tofu apply -replace='terraform_data.machine[\"web\"]'"
+    assert f"its disk is of no use without it; put it back, or make the machine afresh: {afresh}\n" in told
+    folder.run("apply", "-auto-approve", "-no-color", shlex.split(afresh)[-1])
     assert folder.settled()
     folder.forget_start()
     folder.destroy()

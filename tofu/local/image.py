@@ -47,7 +47,9 @@ def base_image(chosen: str, say: Say) -> Image:
     if chosen:
         disk = host.expanded(chosen, "give the provider's option `image` a whole path")
         if not disk.is_file():
-            raise ProviderError(f"the image {chosen} is not a file", "correct the provider's option `image`")
+            # The whole path: a relative one is looked for in OpenTofu's folder, which need not be the user's.
+            looked_at = os.path.abspath(disk)
+            raise ProviderError(f"the image {looked_at} is not a file", "correct the provider's option `image`")
         return Image(disk.resolve())
     folder = host.cache_directory() / "images"
     folder.mkdir(mode=0o700, exist_ok=True)

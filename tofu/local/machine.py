@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -202,7 +203,9 @@ def _base_image(machine: Machine) -> image.Image:
     disk, *boot = (Path(each) if each else None for each in record["base"]["files"])
     base = image.Image(disk or Path(), *boot)
     if not base.disk.exists() or _as_record(base) != record["base"]:
-        fix = f"make the machine afresh: tofu apply -replace='terraform_data.machine[\"{machine.name}\"]'"
+        afresh = f"cd {shlex.quote(str(MACHINES.parent))} && tofu apply -replace="
+        afresh += shlex.quote(f'terraform_data.machine["{machine.name}"]')
+        fix = f"its disk is of no use without it; put it back, or make the machine afresh: {afresh}"
         raise ProviderError(f"the image under its disk, {base.disk}, was removed or changed", fix)
     return base
 
