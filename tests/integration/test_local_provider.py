@@ -143,8 +143,9 @@ class Folder:
 
     def forget_start(self, name: str = "*") -> None:
         """As if the start had not been recorded: then nobody waits for a guest too young to hear its power button."""
-        for record in (self.path / "machines").glob(f"{name}/running.json"):
-            record.unlink()
+        for record in ("running.json", "ports.json"):
+            for path in (self.path / "machines").glob(f"{name}/{record}"):
+                path.unlink()
 
     def pid(self, name: str) -> int:
         return int(json.loads((self.machine(name) / "running.json").read_text())["pid"])
@@ -383,6 +384,23 @@ def test_a_machine_that_is_gone_with_its_folder_is_noticed_and_destroy_succeeds(
     folder.assert_nothing_left()
 
 
+# A boot sector that asks to hear of the power button (port 0x602), waits for it (0x600), and powers off (0x604).
+OBEDIENT = bytes.fromhex("ba0206 b80001 ef ba0006 ed f6c401 74fa ba0406 b80020 ef f4 ebfd")
+
+
+def test_a_machine_that_is_up_is_powered_off_even_where_the_record_of_it_is_lost(folder: Folder) -> None:
+    image = folder.path.with_name("obedient.raw")
+    image.write_bytes(OBEDIENT.ljust(510, b"\0") + b"\x55\xaa")
+    folder.options = {"image": str(image)}
+    folder.write()
+    folder.apply()
+    (folder.machine("web") / "running.json").unlink()
+    with open(folder.machine("web") / "qemu.log") as log:
+        assert "30 s at most" in folder.destroy()
+        assert "(shutdown)" in log.read()
+    folder.assert_nothing_left()
+
+
 def test_a_machine_whose_disk_is_lost_is_planned_to_be_made_afresh(folder: Folder) -> None:
     folder.apply()
     (folder.machine("web") / "disk.qcow2").unlink()
@@ -614,7 +632,7 @@ def test_machines_exchange_their_ports_and_hand_them_on_to_a_new_one(folder: Fol
     assert folder.settled()
     # Nor does the old one take back the port that it had last time.
     hosts(web=0, db=first, new=second)
-    folder.forget_start()
+    folder.kill("web")
     folder.apply()
     assert folder.outputs()["new"]["ports"] == [{"host": second, "machine": 80}]
     assert folder.settled()
@@ -642,7 +660,7 @@ def test_a_machine_may_be_told_the_port_that_its_ssh_server_happened_to_have(fol
     port = folder.outputs()["web"]["port"]
     folder.hosts["web"]["ports"] = [{"host": port, "machine": 80}]
     folder.write()
-    folder.forget_start()
+    folder.kill("web")
     folder.apply()
     after = folder.outputs()["web"]
     assert after["ports"] == [{"host": port, "machine": 80}]

@@ -265,14 +265,16 @@ def _home_elsewhere(process: qemu.Process, identity: str, folder: Path) -> Path 
 
 
 def _stop(identity: str, folder: Path) -> None:
-    """End this machine's QEMU. One whose start was not recorded is seconds old: nothing to lose, nobody to ask."""
+    """End this machine's QEMU. One whose start was never recorded is seconds old: nothing to lose, nobody to ask."""
     recorded = _read(folder / "running.json").get("pid")
+    # With that record lost, the ports still tell of a machine that may have been up for long.
+    was_up = recorded is None and (folder / "ports.json").exists()
     for process in qemu.find(identity):
         home = _home_elsewhere(process, identity, folder)
         if home:
             _say(f"left alone: pid {process.pid}, which works in {home}")
             continue
-        cleanly = process.pid == recorded
+        cleanly = was_up or process.pid == recorded
         _say(f"powering off (pid {process.pid}, {qemu.POWER_OFF_SECONDS if cleanly else 0} s at most)")
         qemu.stop(process, folder, cleanly=cleanly)
     for leftover in ("running.json", qemu.PID_FILE, qemu.SOCKET):
