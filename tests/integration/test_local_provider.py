@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -568,6 +569,17 @@ def test_a_disk_too_small_for_the_image_is_told_while_the_machine_is_still_there
     folder.forget_start()
     folder.destroy()
     folder.assert_nothing_left()
+
+
+def test_a_cloud_config_too_long_to_be_handed_over_is_told_by_the_plan(folder: Folder) -> None:
+    folder.user_data = {"web": "#cloud-config\n# " + os.urandom(100_000).hex()}
+    folder.write()
+    told = folder.apply(rc=1)
+    assert re.search(r"the cloud-config of web is too long: 1\d{5} bytes packed, at most 120000", told)
+    assert "H4sI" not in told, "it may hold secrets, and so begins what is packed"
+    folder.user_data = {"web": "#cloud-config\n# " + os.urandom(70_000).hex()}
+    folder.write()
+    folder.apply()
 
 
 def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder) -> None:

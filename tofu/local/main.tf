@@ -80,6 +80,7 @@ locals {
       }]
     })])))
   }
+  packed = { for name, text in local.user_data : name => base64gzip(text) }
 }
 
 resource "terraform_data" "machine" {
@@ -118,6 +119,16 @@ resource "terraform_data" "running" {
     started = local.started[each.key]
   }
 
+  # Linux takes no environment variable of 128 KiB or more.
+  lifecycle {
+    precondition {
+      condition = length(local.packed[each.key]) <= 120000
+      error_message = format(
+        "the cloud-config of %s is too long: %d bytes packed, at most 120000", each.key, length(local.packed[each.key])
+      )
+    }
+  }
+
   # exec: so that machine.py is OpenTofu's own child and knows when OpenTofu has gone.
   provisioner "local-exec" {
     command = "exec python3 -B \"${path.module}/machine.py\" start"
@@ -132,7 +143,7 @@ resource "terraform_data" "running" {
         image       = var.image
         promised    = local.promised
       }))
-      DEPLOYER_USER_DATA = base64gzip(local.user_data[each.key])
+      DEPLOYER_USER_DATA = local.packed[each.key]
     }
   }
 }
