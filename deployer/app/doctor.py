@@ -11,7 +11,7 @@ from deployer.bundled import bundled
 from deployer.errors import DeployerError
 from deployer.events import Notice
 from deployer.process import Context, capture
-from deployer.tofu.binary import find_engine
+from deployer.tofu.binary import cache_directory, find_engine
 
 _PROVIDER_CHECK = 120.0  # seconds; it may boot a guest to see whether acceleration works
 
@@ -62,7 +62,8 @@ def _local_provider(context: Context) -> Iterator[Check]:
     """The local provider knows best what it needs: its helper answers in JSON."""
     helper = bundled("tofu") / "local" / "machine.py"
     argv = (sys.executable, "-B", str(helper), "check", "--json")
-    outcome, text = capture(argv, "local provider check", _PROVIDER_CHECK, context)
+    cache = str(cache_directory(context.environ))  # in full, as a run gives it
+    outcome, text = capture(argv, "local provider check", _PROVIDER_CHECK, context, DEPLOYER_CACHE=cache)
     try:
         for item in json.loads(text):
             detail, fix = str(item["detail"]), str(item.get("fix") or "")

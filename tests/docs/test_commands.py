@@ -72,10 +72,10 @@ def test_the_example_outlives_a_renamed_project(shell: Shell) -> None:
 
 def test_the_example_fails_where_it_cannot_end_a_server(shell: Shell) -> None:
     write_files(shell)
-    shell.type("deployer up servers.yml")
     # Its kill is refused, as it would be for somebody else's process.
-    stop = shell.directory / ".deployer" / "environments" / "servers" / "tofu" / "stop.sh"
+    stop = shell.directory / "infra" / "stop.sh"
     stop.write_text(f"kill() {{ echo 'not permitted' >&2; return 1; }}\n{(text := stop.read_text())}")
+    shell.type("deployer up servers.yml")
     assert "not permitted" in shell.type("deployer destroy servers --yes    # exit code 1")
     assert left_running(str(shell.directory))
     stop.write_text(text)
