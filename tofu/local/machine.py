@@ -174,7 +174,7 @@ def _await_ports(machine: Machine) -> None:
     deadline = time.monotonic() + qemu.POWER_OFF_SECONDS + 5
     for here, there in machine.ports:
         told = False
-        while here and host.port_problem(here) and _held_by_us(here) and time.monotonic() < deadline:
+        while here and host.port_problem(here) and _held_by_us(here, machine.folder) and time.monotonic() < deadline:
             if not told:
                 _say(f"waiting for port {here}, which another machine of this environment still has")
                 told = True
@@ -182,13 +182,13 @@ def _await_ports(machine: Machine) -> None:
         _refuse_taken(here, there)
 
 
-def _held_by_us(port: int) -> bool:
-    """Whether a machine of this folder has the port now: this one, or another that may be about to let go of it."""
+def _held_by_us(port: int, stopped: Path | None = None) -> bool:
+    """Whether a machine below MACHINES has the port now, and so may be about to let go of it; not the `stopped` one."""
     holder = host.listener(port)
     if holder:
         return qemu.works_below(holder, MACHINES)
-    # Nobody, or nobody that can be seen (macOS). What the machines were last given has to do.
-    given = (_read(record) for record in MACHINES.glob("*/ports.json"))
+    # Nobody that can be seen: on macOS, or where it is just ending. What the machines were last given has to do.
+    given = (_read(record) for record in MACHINES.glob("*/ports.json") if record.parent != stopped)
     return any(port in (each.get("port"), *(one["host"] for one in each.get("ports", []))) for each in given)
 
 

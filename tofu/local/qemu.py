@@ -128,7 +128,7 @@ def find(identity: str) -> list[Process]:
     else:
         rows = subprocess.run(["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True).stdout
         listed = ((int(row.split()[0]), row.split()[1:]) for row in rows.splitlines())
-    pids = [pid for pid, argv in listed if identity in argv and _is_qemu(argv)]
+    pids = [pid for pid, argv in listed if identity in argv and os.path.basename(argv[0]).startswith("qemu-system")]
     return [Process(pid, started) for pid in pids for started in [start_time(pid)] if started]
 
 
@@ -138,9 +138,10 @@ def works_below(pid: int, folder: Path) -> bool:
     try:
         # Where it was deleted, words follow its name.
         below = os.readlink(process / "cwd").startswith(f"{folder}/")
+        # Of one that is ending the command line is gone before its ports are.
+        return below and (process / "comm").read_text(encoding="utf-8", errors="replace").startswith("qemu-system")
     except OSError:
         return False
-    return below and _is_qemu(_arguments(process))
 
 
 def stop(process: Process, folder: Path, *, cleanly: bool) -> None:
@@ -177,10 +178,6 @@ def start_time(pid: int) -> str | None:
     row = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, started = row.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()
-
-
-def _is_qemu(argv: list[str]) -> bool:
-    return os.path.basename(argv[0]).startswith("qemu-system")
 
 
 def _arguments(process: Path) -> list[str]:
