@@ -440,7 +440,7 @@ def test_a_killed_command_is_known_as_such(bench: Bench) -> None:
     bench.write(SLOW).tofu().init()
     (bench.folder / "hold").touch()
     by_hand = bench.by_hand("apply", "-auto-approve")
-    until(lambda: bool(locked_by(bench.folder)), what="the lock is held")
+    until(lambda: "since" in locked_by(bench.folder), what="the lock is held, and its note is written")
     by_hand.kill()
     (bench.folder / "hold").unlink()
     by_hand.communicate(timeout=60)
