@@ -20,8 +20,6 @@ from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 from deployer.workflows.advice import again, next_commands, what_exists
 
-_ALL_IS_WELL = "same: OpenTofu finds everything as it was made"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
@@ -106,11 +104,7 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
         lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
-    there = tuple(who_is_there(targets, context))
-    if _ALL_IS_WELL in lines and any(line.startswith("differs") for line in there):
-        unseen = f"OpenTofu does not notice that: `tofu taint ADDRESS` in {tofu.folder} has a machine made anew by `up`"
-        there = (*there, f"unknown: {unseen} (docs/recovery.md)")
-    return (*lines, *there)
+    return (*lines, *who_is_there(targets, context))
 
 
 def who_is_there(targets: Sequence[Target], context: Context) -> Iterator[str]:
@@ -136,4 +130,4 @@ def _planned(tofu: Tofu) -> list[str]:
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
     changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in plan.changes]
-    return changed or [_ALL_IS_WELL]
+    return changed or ["same: OpenTofu finds everything as it was made"]

@@ -126,7 +126,8 @@ def test_up_sees_to_the_machines_first(project: Project) -> None:
     told = project.run("up", NAME, code=1)
     assert "warning: web does not answer at " in told.err
     assert f"to look: deployer show {NAME} --refresh" in told.err
-    assert "OpenTofu does not notice that: `tofu taint ADDRESS`" in project.run("show", NAME, "--refresh").out
+    reality = project.run("show", NAME, "--refresh").out
+    assert "differs: web does not answer" in reality
     project.tofu("taint", 'terraform_data.machine["web"]')
     project.playbook("site", {"ping": {}})
     assert "replace  terraform_data.machine" in project.run("up", NAME, code=2).err
