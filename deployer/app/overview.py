@@ -114,7 +114,7 @@ def who_is_there(targets: Sequence[Target], context: Context) -> Iterator[str]:
         login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
         who, why = ("ours", "") if login and login.returncode == 0 else who_answers(target, context)
         if who == "ours" and login and login.returncode != 0:
-            said = one_line("".join(login.tail[-1:])) or "no answer"
+            said = one_line("".join(login.tail[-1:])) or f"no login within {CALL:.0f} s"
             yield f"differs: {name} answers {where}, but does not let {target.user} in: {said}"
         elif who == "ours":
             yield f"same: {name} answers {where}"
