@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from python_terraform import IsFlagged, Terraform
 
@@ -68,6 +67,8 @@ class Tofu:
 
     def _alone_at_plugins(self) -> AbstractContextManager[object]:
         """Two inits must not unpack one plugin at once: before 1.10 OpenTofu does not lock its plugin cache."""
+        from filelock import FileLock, Timeout  # slow, and most commands do without
+
         cache, interrupts = self.context.environ.get("TF_PLUGIN_CACHE_DIR"), self.context.interrupts
         if not cache or not os.access(cache, os.W_OK):
             return nullcontext()
