@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from deployer import environment as states
 from deployer.ansible.inventory import inventory_data
 from deployer.app.doctor import Check, examine
-from deployer.app.overview import Overview, compare, finished_steps, overview, who_is_there
+from deployer.app.overview import Overview, compare, finished_steps, overview, problem_with
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
@@ -247,10 +247,11 @@ class Deployer:
                 if isinstance(before, states.Configured):
                     message += f"; after a change in a playbook: deployer configure {before.name}"
                 session.context.report(Notice(message=message))
-                provision.take_over(session, spec, tofu)  # what makes no difference now may when they are destroyed
-                for line in who_is_there(targets(before, spec, session.folder), session.context):
-                    if line.startswith("differs: "):
-                        told = f"{line.removeprefix('differs: ')}; to look: deployer show {before.name} --refresh"
+                if provision.is_another(spec, tofu.folder):  # what makes no difference now may when they are destroyed
+                    provision.take_over(session, spec, tofu)
+                for target in targets(before, spec, session.folder):
+                    if problem := problem_with(target, session.context):
+                        told = f"{problem}; to look: deployer show {before.name} --refresh"
                         session.context.report(Notice(message=told, level="warning"))
                 return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
             if confirm is not None and not nothing and not confirm(changes):

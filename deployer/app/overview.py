@@ -3,7 +3,7 @@
 And what really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,23 +104,25 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
         lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")
     elif environment.resources is not Resources.NONE:
         lines += _planned(tofu)
-    return (*lines, *who_is_there(targets, context))
-
-
-def who_is_there(targets: Sequence[Target], context: Context) -> Iterator[str]:
-    """Lines on whether each host answers and lets us in, as `compare` gives them."""
     for target in targets:
-        name, where = target.name, f"at {target.address} port {target.port}"
-        login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
-        who, why = ("ours", "") if login and login.returncode == 0 else who_answers(target, context)
-        if who == "ours" and login and login.returncode != 0:
-            said = one_line("".join(login.tail[-1:])) or f"no login within {CALL:.0f} s"
-            yield f"differs: {name} answers {where}, but does not let {target.user} in: {said}"
-        elif who == "ours":
-            yield f"same: {name} answers {where}"
-        else:
-            found = f"another machine than {name} answers" if who == "another" else f"{name} does not answer"
-            yield f"differs: {found} {where}: {why}"
+        problem = problem_with(target, context)
+        same = f"same: {target.name} answers at {target.address} port {target.port}"
+        lines.append(f"differs: {problem}" if problem else same)
+    return tuple(lines)
+
+
+def problem_with(target: Target, context: Context) -> str:
+    """Why nobody can work on that host, if so: it does not answer, is another machine, or does not let us in."""
+    name, where = target.name, f"at {target.address} port {target.port}"
+    login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
+    if login and login.returncode == 0:
+        return ""
+    who, why = who_answers(target, context)
+    if who == "ours":
+        said = one_line("".join(login.tail[-1:])) or f"no login within {CALL:.0f} s" if login else ""
+        return f"{name} answers {where}, but does not let {target.user} in: {said}" if login else ""
+    found = f"another machine than {name} answers" if who == "another" else f"{name} does not answer"
+    return f"{found} {where}: {why}"
 
 
 def _planned(tofu: Tofu) -> list[str]:

@@ -53,7 +53,7 @@ def moment(value: object) -> str:
 
 
 def clip(text: str, columns: int) -> str:
-    """`text` on one line of at most that many characters."""
+    """`text` on one line that takes at most that many columns."""
     text = printable(text).replace("\n", " ").replace("\t", " ").rstrip()
     columns -= sum(unicodedata.east_asian_width(c) in "WF" for c in text[:columns])  # these take two
     return text if len(text) <= columns else text[: columns - 1] + "~"

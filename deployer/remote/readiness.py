@@ -94,7 +94,7 @@ class Host:
         while True:
             # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
             # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
-            with tempfile.TemporaryDirectory(prefix=".first-", dir=self.target.known_hosts.parent) as scratch:
+            with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
                 output = self._log_in(command, top, Path(scratch) / "known_hosts")
             if output is not None:
                 yield output

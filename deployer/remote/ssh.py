@@ -116,7 +116,7 @@ def who_answers(target: Target, context: Context, learned: Path | None = None) -
     except (OSError, UnicodeError, OverflowError) as error:  # the latter two: what is no address or port at all
         return "nobody", one_line(getattr(error, "strerror", None) or str(error))
     pinned = target.pinned
-    with tempfile.TemporaryDirectory(prefix=".first-", dir=target.known_hosts.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
         if learned is None:
             learned = Path(scratch) / "known_hosts"
             ask(target, host_key_argv(target, learned), CALL, context)

@@ -27,9 +27,8 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     try:
         folder = Path(named or environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
     except RuntimeError as error:
-        raise ToolMissing(
-            "there is no home directory", detail=str(error), help="export DEPLOYER_CACHE=/a/folder"
-        ) from None
+        problem, way_out = "there is no home directory", "export DEPLOYER_CACHE=/a/folder"
+        raise ToolMissing(problem, detail=str(error), help=way_out) from None
     return folder if named else folder / "deployer"
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployer.errors import FailureKind, StepFailed
@@ -72,7 +72,8 @@ def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
                 path.chmod(mode)
                 another = another or path.name != VARIABLES
         if another:
-            again()
+            with suppress(StepFailed):  # it is as it was before, which may not have been valid
+                again()
 
 
 def module_differs(source: Path, folder: Path) -> bool:

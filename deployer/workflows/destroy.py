@@ -10,11 +10,10 @@ from deployer.events import Notice, utc_now
 from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import module_differs
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
-from deployer.workflows.provision import module_of, preview, render, take_over
+from deployer.workflows.provision import is_another, preview, render, take_over
 from deployer.workflows.run import Run
 
 
@@ -55,9 +54,10 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
     try:
         gone = tofu.destroy()
     except StepFailed as error:
-        again = f"deployer destroy {spec.name}    # when it is mended; the module that counts is in {tofu.folder}"
-        error.help = again if error.kind is FailureKind.TOFU else ""
-        if not error.help or not _mended(run, tofu, spec, again):
+        if error.kind is not FailureKind.TOFU or error.help:  # what has advice of its own is no matter of the module's
+            raise
+        error.help = f"deployer destroy {spec.name}    # when it is mended; the module that counts is in {tofu.folder}"
+        if not _mended(run, tofu, spec):
             raise
         run.session.context.report(Notice(message=f"{error}; once more with the module as it is now", level="warning"))
         gone = tofu.destroy()
@@ -77,14 +77,14 @@ def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
         tofu.init()
 
 
-def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec, again: str) -> bool:
+def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
     """Whether the module is another one by now, and taken over. Not where it lacks something that exists, which would
     go without its destroy-time provisioners."""
-    source = module_of(spec)
-    if not source.is_dir() or not module_differs(source, tofu.folder):
+    if not is_another(spec, tofu.folder):
         return False
     with suppress(StepFailed):
-        if not any(change.action == "delete" for change in preview(run.session, spec, tofu, again).changes):
+        plan = preview(run.session, spec, tofu, f"deployer destroy {spec.name}")
+        if not any(change.action == "delete" for change in plan.changes):
             take_over(run.session, spec, tofu)
             return True
     return False

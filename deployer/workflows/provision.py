@@ -1,7 +1,6 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +88,19 @@ def steps_to_keep(
 ) -> tuple[FinishedStep, ...]:
     """The finished steps a new run need not repeat: all where OpenTofu has done its part, otherwise none. What failed
     may have been mended in the module, and an apply that was cut short makes the saved plan stale."""
-    source = module_of(spec)
     made = any(step.name == "read_outputs" for step in finished)
-    return () if not made or (source.is_dir() and module_differs(source, folder.tofu)) else finished
+    return () if not made or is_another(spec, folder.tofu) else finished
 
 
 def module_of(spec: Spec) -> Path:
     """The folder with the provider's files."""
     return bundled("tofu") / spec.provider.name if spec.provider.name else Path(spec.provider.title)
+
+
+def is_another(spec: Spec, folder: Path) -> bool:
+    """Whether the provider's files are there, and others than those that `folder` holds. Raises OSError."""
+    source = module_of(spec)
+    return source.is_dir() and module_differs(source, folder)
 
 
 def render(session: Session, spec: Spec) -> bool:
@@ -122,13 +126,8 @@ def render(session: Session, spec: Spec) -> bool:
 def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
     """What an apply would do now; `again` is what to type where that cannot be told. The tofu folder keeps what its
     machines were made with."""
-
-    def noted_again() -> None:
-        with suppress(StepFailed):  # as it was before, which may not be valid
-            tofu.init()
-
     try:
-        with module_kept(tofu.folder, noted_again):
+        with module_kept(tofu.folder, tofu.init):
             take_over(session, spec, tofu)
             return tofu.plan()
     except (StepFailed, Interrupted) as error:
