@@ -313,7 +313,7 @@ def ask(text: str, question: str, *, again: str) -> bool:
         raise Declined(f"{question} Nobody can be asked: this is no terminal", detail=text, help=f"{again} --yes")
 
     def stop(signum: int, frame: object) -> None:
-        click.echo(err=True)
+        os.write(2, b"\n")  # past what Python may just be writing there, and would refuse to be interrupted in
         by = signal.Signals(signum)
         raise Interrupted(f"interrupted by {by.name} at the question", signum=by, help=f"{again}    # asks again")
 
