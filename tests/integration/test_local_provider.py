@@ -617,6 +617,24 @@ def test_a_machine_runs_on_where_a_port_that_it_is_newly_to_have_is_taken(folder
     assert lives(pid)
 
 
+def test_a_port_that_a_process_just_lets_go_of_is_waited_for(folder: Folder) -> None:
+    """Of a process that is ending nobody can be seen for a while: its ports were called taken."""
+    ending = (
+        "import ctypes, os, socket, threading, time; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); "
+        "threading.Thread(target=lambda: (time.sleep(3), os._exit(0))).start(); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", ending], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        until(lambda: not os.path.exists(f"/proc/{process.pid}/exe"), 10, "the end of its leader")
+        folder.hosts["web"]["ports"] = [{"host": port, "machine": 80}]
+        folder.write()
+        folder.apply()
+        assert process.wait(1) == 0  # it was waited for
+    assert folder.outputs()["web"]["ports"] == [{"host": port, "machine": 80}]
+
+
 def free_ports(count: int) -> list[int]:
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:

@@ -19,6 +19,7 @@ Say = Callable[[str], None]
 
 GIB = 1024**3
 PROBE_SECONDS = 5
+TAKEN = "is taken"  # by whom cannot be seen
 
 
 class ProviderError(Exception):
@@ -184,7 +185,7 @@ def port_problem(port: int) -> str | None:
             return "is reserved for root (choose one from 1024 up)"
         except OSError:
             pid = listener(port)
-            return f"is taken by {_name(pid)} (pid {pid})" if pid else "is taken"
+            return f"{TAKEN} by {_name(pid)} (pid {pid})" if pid else TAKEN
     return None
 
 

@@ -31,6 +31,7 @@ from host import ProviderError
 
 MACHINES = Path(__file__).resolve().parent / "machines"
 PORT_ATTEMPTS = 5
+ENDING_SECONDS = 5
 EXAMPLE_PORT = 8080  # of the file that `deployer init` writes
 
 
@@ -159,7 +160,10 @@ def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tu
 
 
 def _refuse_taken(here: int, there: int) -> None:
-    problem = host.port_problem(here) if here else None
+    # A process that is just ending cannot be seen any more, and lets go of its ports in a moment.
+    deadline = time.monotonic() + ENDING_SECONDS
+    while (problem := host.port_problem(here) if here else None) == host.TAKEN and time.monotonic() < deadline:
+        time.sleep(0.1)
     if problem:
         fix = "free it, or choose another port in the environment's file (0: any free one)"
         raise ProviderError(f"port {here} of this computer, wanted for the machine's port {there}, {problem}", fix)
