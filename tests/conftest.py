@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from deployer.process import Context
 from deployer.tofu.binary import find_engine
@@ -16,6 +17,10 @@ from deployer.tofu.binary import find_engine
 # inherit; then nothing that is interrupted here would notice.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes says more of the computer, and of what else it does, than of us.
+settings.register_profile("deployer", deadline=None)
+settings.load_profile("deployer")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from tests.torture.interrupts import began
 from tests.torture.terminal import Terminal
 from tests.watching import until
 
-pytestmark = [pytest.mark.torture, pytest.mark.xdist_group("torture")]
+pytestmark = pytest.mark.torture
 
 
 @pytest.fixture(scope="module")

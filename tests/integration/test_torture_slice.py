@@ -16,7 +16,7 @@ from tests.torture.arena import Arena, Attack, arena
 from tests.torture.campaign import ATTACKS, Book
 
 SEED = 1
-pytestmark = [pytest.mark.torture, pytest.mark.xdist_group("torture")]
+pytestmark = pytest.mark.torture
 
 
 @pytest.fixture(scope="module")

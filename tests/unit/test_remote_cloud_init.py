@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployer.remote.cloud_init import REPORT_COMMAND, CloudInitOutcome, decide, read_report
@@ -102,7 +102,6 @@ def test_a_version_without_json_is_told_to_be_too_old() -> None:
     assert read_report("deployer-report too old, no JSON\nstatus: done").answer == "too old, no JSON"
 
 
-@settings(deadline=None)
 @given(st.text() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
 @example("[" * 5_000)
 @example('{"a":' * 5_000)
