@@ -32,8 +32,11 @@ def own_identity() -> ProcessIdentity:
 
 
 def is_alive(identity: ProcessIdentity) -> bool:
-    """Whether that very process still runs; a later process with the same pid does not count."""
-    return identity_of(identity.pid) == identity
+    """Whether that very process still runs; a later process with the same pid does not count.
+
+    `identity` may be a record that says more of the process: what counts is who it is.
+    """
+    return identity_of(identity.pid) == ProcessIdentity(identity.pid, identity.started)
 
 
 def end_tree(root: ProcessIdentity) -> None:

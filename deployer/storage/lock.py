@@ -26,25 +26,22 @@ _LONGEST = 256 * 1024  # bytes
 
 
 @dataclass(frozen=True)
-class Child:
+class Child(ProcessIdentity):
     """A process that works for the holder: at what, since when."""
 
-    pid: int
-    started: str
     doing: str
     since: str
 
     @property
     def identity(self) -> ProcessIdentity:
+        """Which process it is, whatever it does: this compares."""
         return ProcessIdentity(self.pid, self.started)
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(ProcessIdentity):
     """The holder of an environment: process, computer, user, command, step, since when (ISO 8601, UTC)."""
 
-    pid: int
-    started: str
     host: str
     user: str
     command: str
@@ -55,14 +52,14 @@ class Record:
     @property
     def alive(self) -> bool | None:
         """Whether the holder still runs; None where that cannot be known from this computer."""
-        if is_alive(ProcessIdentity(self.pid, self.started)):
+        if is_alive(self):
             return True
         return False if self.host == socket.gethostname() else None
 
     @property
     def living_children(self) -> tuple[Child, ...]:
         """The children that run on this computer. Its name is not asked: laptops change theirs with the network."""
-        return tuple(c for c in self.children if is_alive(c.identity))
+        return tuple(c for c in self.children if is_alive(c))
 
     def with_child(self, identity: ProcessIdentity, doing: str) -> Record:
         child = Child(identity.pid, identity.started, doing, _now())
