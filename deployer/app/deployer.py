@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -46,7 +45,6 @@ class Changes:
 
 
 Confirm = Callable[[Changes], bool] | None  # None: nobody is asked
-E = TypeVar("E", bound=AnyEnvironment)
 
 
 class Deployer:
@@ -82,7 +80,7 @@ class Deployer:
                 may_go_on = isinstance(before, states.Provisionable)
                 go_on = f"deployer up {quote(str(file))}    # goes on with it, with this file"
                 raise _wrong(before, session, "it exists already", go_on if may_go_on else next_commands(before)[0])
-            return _keep(session, before, _created(accepted, session.folder))
+            return session.keep(_created(accepted, session.folder), before)
 
     def provision(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm = None
@@ -108,7 +106,7 @@ class Deployer:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
                 find_engine(session.context)  # without it, nothing is changed
-                found = _keep(session, found, _created(accepted, session.folder))
+                found = session.keep(_created(accepted, session.folder), found)
             before = found or self._repository.load(name)
             after = self._provision(session, before, accepted, from_start, confirm)
             return after if isinstance(after, states.Configured) else self._configure(session, after, from_start)
@@ -253,7 +251,7 @@ class Deployer:
                     if problem := problem_with(target, session.context):
                         told = f"{problem}; to look: deployer show {before.name} --refresh"
                         session.context.report(Notice(message=told, level="warning"))
-                return before if before.file == file else _keep(session, before, before.moved(file, utc_now()))
+                return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
             if confirm is not None and not nothing and not confirm(changes):
                 raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             done = done if plan.empty else ()  # a machine may have died while it was waited for
@@ -339,12 +337,6 @@ def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:
     known = look(folder.tofu).condition != "absent"  # to OpenTofu, where the state file is gone and its folder is not
     resources = states.Resources.POSSIBLE if known else states.Resources.NONE
     return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)
-
-
-def _keep(session: Session, before: AnyEnvironment | None, environment: E) -> E:
-    session.held.save(environment)
-    session.tell(environment, before)
-    return environment
 
 
 def _gone(environment: AnyEnvironment, session: Session) -> WrongState:

@@ -41,8 +41,12 @@ class Session:
     log: Path
     context: Context
 
-    def tell(self, environment: AnyEnvironment, before: AnyEnvironment | None) -> None:
-        """A transition or step boundary, once it is saved and so a fact: to the lock's record, the log, the reports."""
+    def keep(self, environment: F, before: AnyEnvironment | None) -> F:
+        """Saves a transition or step boundary. Then it is a fact, and told: to the lock's record, the log, the reports.
+
+        Raises StorageFailed, with nothing told.
+        """
+        self.held.save(environment)
         step = (environment.progress.step or "") if isinstance(environment, InProgress) else ""
         self.held.at_step(step)
         fields: dict[str, Any] = {
@@ -52,6 +56,7 @@ class Session:
         said = " ".join(f"{name}={value}" for name, value in fields.items())
         log.info("%s saved: %s", utc_now().isoformat(timespec="milliseconds"), said, extra=fields)
         self.context.report(events.Transition(**fields))
+        return environment
 
 
 class Run(Generic[P]):
@@ -79,16 +84,14 @@ class Run(Generic[P]):
         self._report(events.StepFinished(step=name, seconds=_since(self._step_started), note=note))
 
     def learn(self, environment: AnyEnvironment) -> None:
-        """Saves a fact at the moment it is learned, then tells it."""
+        """Keeps a fact at the moment it is learned."""
         try:
-            self.session.held.save(environment)
+            self._saved = self.session.keep(environment, self._saved)
         except StorageFailed as error:
             self._unsaved = error
             raise
-        before, self._saved = self._saved, environment
         if isinstance(environment, type(self.environment)):
             self.environment = environment
-        self.session.tell(environment, before)
 
     def conclude(self, steps: Mapping[str, Step], succeed: Callable[[P, datetime], F]) -> F:
         """Does the steps that no earlier run has finished, saves how it ended, and raises what went wrong with all a
