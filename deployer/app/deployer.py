@@ -179,15 +179,12 @@ class Deployer:
         if not environment.hosts:
             message, detail = f"environment {name} has no hosts to log in to", f"its state is {environment.state}"
             raise WrongState(message, detail=detail, help=next_commands(environment)[0])
-        chosen = host or (next(iter(environment.hosts)) if len(environment.hosts) == 1 else "")
-        if chosen not in environment.hosts:
-            raise InvalidInput(
-                f"environment {name} has no host {host}" if host else f"environment {name} has several hosts",
-                detail=f"its hosts are {', '.join(environment.hosts)}",
-                help=f"deployer ssh {name} {next(iter(environment.hosts))}",
-            )
-        (target,) = (target for target in targets(environment, spec, folder) if target.name == chosen)
-        return ssh_argv(target, *command, interactive=not command)
+        meant = [target for target in targets(environment, spec, folder) if not host or target.name == host]
+        if len(meant) != 1:
+            problem, hosts = f"no host {host}" if host else "several hosts", [*environment.hosts]
+            detail, way_out = f"its hosts are {', '.join(hosts)}", f"deployer ssh {name} {hosts[0]}"
+            raise InvalidInput(f"environment {name} has {problem}", detail=detail, help=way_out)
+        return ssh_argv(meant[0], *command, interactive=not command)
 
     def init(self, directory: Path) -> Path:
         """Makes a home and a commented example in `directory`. Raises InvalidInput where the file is there already."""
