@@ -6,9 +6,8 @@ With what explains it: the example that `init` writes, and the JSON Schema for e
 import itertools
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
@@ -150,8 +149,7 @@ class Spec(_Section, title="An environment of deployer"):
         return steps
 
 
-@dataclass(frozen=True)
-class LoadedSpec:
+class LoadedSpec(NamedTuple):
     """A specification that was accepted, the same as JSON-ready data, and where its file is."""
 
     spec: Spec
