@@ -80,35 +80,19 @@ def line_of(event: events.Event, place: str) -> Line:  # noqa: PLR0911 - a table
             return Line(f"   {readable(event)}", Weight.DETAIL)
 
 
-class Renderer:
-    """Hears events from any thread. This one shows nothing, as `--progress none` asks; the others say what they do."""
-
-    def __init__(self, stream: IO[str], *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._verbose = verbose
-        self._clock = clock
-        self._lock = threading.Lock()
-
-    def __call__(self, event: events.Event) -> None:
-        with self._lock:
-            self._hear(event)
-
-    def tick(self) -> None:
-        """Shows that time passes; called several times a second."""
-
-    def erase(self) -> None:
-        """Takes away what is drawn for the time being."""
-
-    def _hear(self, event: events.Event) -> None:
-        """Shows what is to be shown of it."""
-
-
 @contextmanager
-def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
-    """The renderer that the options and the stream ask for, until the block ends."""
-    auto = Live if is_terminal(stream) else Plain
-    kinds: dict[str, type[Renderer]] = {"auto": auto, "plain": Plain, "json": _JsonLines, "none": Renderer}
-    renderer = kinds[options.progress](stream, verbose=options.verbose)
+def progress(options: Options, stream: IO[str]) -> Iterator[events.Report]:
+    """Shows what happens in the form that the options and the stream ask for, until the block ends."""
+
+    def as_json(event: events.Event) -> None:
+        if options.verbose or not isinstance(event, events.Output):
+            write(stream, json.dumps(event.as_dict(), default=str) + "\n")
+
+    if options.progress in ("json", "none"):
+        yield as_json if options.progress == "json" else events.ignore
+        return
+    live = options.progress == "auto" and is_terminal(stream)
+    renderer = (Live if live else Plain)(stream, verbose=options.verbose)
     over = threading.Event()
 
     def tick() -> None:
@@ -125,14 +109,11 @@ def progress(options: Options, stream: IO[str]) -> Iterator[Renderer]:
         renderer.erase()
 
 
-class _JsonLines(Renderer):
-    def _hear(self, event: events.Event) -> None:
-        if self._verbose or not isinstance(event, events.Output):
-            write(self._stream, json.dumps(event.as_dict(), default=str) + "\n")
+class Plain:
+    """Lines that can be searched: `ok [3/8] tofu_plan  1.2 s  2 to create`. A beat after ten seconds of silence.
 
-
-class Plain(Renderer):
-    """Lines that can be searched: `ok [3/8] tofu_plan  1.2 s  2 to create`. A beat after ten seconds of silence."""
+    Hears events from any thread.
+    """
 
     _least = Weight.PASSING
     _place = ""  # the step at work; nothing between two
@@ -140,24 +121,35 @@ class Plain(Renderer):
     _last = 0.0  # when something was said; a step begins with a line
     _doing: dict[str, str]
 
+    def __init__(self, stream: IO[str], *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._verbose = verbose
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def __call__(self, event: events.Event) -> None:
+        with self._lock:
+            if isinstance(event, events.StepStarted):
+                self._place, self._since = f"[{event.number}/{event.total}] {event.step}", self._clock()
+                self._doing = {}
+            line = line_of(event, self._place)
+            if isinstance(event, events.StepFinished | events.StepFailedEvent | events.RunFinished):
+                self._place = ""
+            elif self._place and line.about and line.weight > Weight.DETAIL:
+                self._doing.pop(line.about, None)  # what is new comes last
+                if line.weight is Weight.PASSING:
+                    self._doing[line.about] = line.text.strip()
+            if self._verbose or line.weight >= self._least:
+                self._say(line)
+
     def tick(self) -> None:
+        """Shows that time passes; called several times a second."""
         with self._lock:
             if self._place and self._clock() - self._last >= BEAT:
                 self._say(Line(f"   {self._now()}"))
 
-    def _hear(self, event: events.Event) -> None:
-        if isinstance(event, events.StepStarted):
-            self._place, self._since = f"[{event.number}/{event.total}] {event.step}", self._clock()
-            self._doing = {}
-        line = line_of(event, self._place)
-        if isinstance(event, events.StepFinished | events.StepFailedEvent | events.RunFinished):
-            self._place = ""
-        elif self._place and line.about and line.weight > Weight.DETAIL:
-            self._doing.pop(line.about, None)  # what is new comes last
-            if line.weight is Weight.PASSING:
-                self._doing[line.about] = line.text.strip()
-        if self._verbose or line.weight >= self._least:
-            self._say(line)
+    def erase(self) -> None:
+        """Takes away what is drawn for the time being."""
 
     def _now(self) -> str:
         """The step at work, for how long, and what the tools are at, the newest first."""
