@@ -7,10 +7,8 @@ look does not recognise gets the full reading, with its full complaint; tests ho
 import json
 from pathlib import Path
 
-FACTS: dict[str, type] = {
-    "state": str, "name": str, "spec": dict, "file": str, "created_at": str, "changed_at": str, "resources": str,
-    "hosts": dict,
-}  # fmt: skip
+_TEXTS = ("state", "name", "file", "created_at", "changed_at", "resources")
+FACTS: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "spec": dict, "hosts": dict}
 FURTHER: dict[str, dict[str, type]] = {
     "created": {},
     **{state: {"progress": dict} for state in ("provisioning", "configuring", "destroying")},

@@ -13,8 +13,7 @@ class Journal:
     """Appends events to an environment's files. A disk that refuses does not stop the run: `report` is told once."""
 
     def __init__(self, folder: EnvironmentFolder, run_id: str, report: Report) -> None:
-        self._events = folder.events
-        self._environment, self._run_id = folder.name, run_id
+        self._folder, self._run_id = folder, run_id
         self.log = folder.logs / f"{run_id}.log"
         self._report = report
         self._refused = False
@@ -22,9 +21,9 @@ class Journal:
 
     def __call__(self, event: Event) -> None:
         """Writes the event down, with the environment and the run it belongs to, then passes it on."""
-        event = replace(event, environment=self._environment, run_id=self._run_id)
+        event = replace(event, environment=self._folder.name, run_id=self._run_id)
         if not isinstance(event, Output):
-            self._append(self._events, json.dumps(event.as_dict()) + "\n")
+            self._append(self._folder.events, json.dumps(event.as_dict()) + "\n")
         self._append(self.log, readable(event) + "\n")
         self._report(event)
 
