@@ -44,8 +44,7 @@ def private_directory(path: Path) -> Path:
     """`path` as a directory that only we may enter, made with its parents where it is missing. Raises StorageFailed."""
     for folder in reversed([path, *path.parents]):
         try:
-            if not folder.is_dir():
-                folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise storage_failed("cannot make", folder, error) from error
     return path

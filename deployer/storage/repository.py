@@ -3,8 +3,6 @@
 Any store that passes tests/contracts may stand behind the workflows.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator
@@ -59,6 +57,52 @@ class EnvironmentRepository(Protocol):
         """The lock, for a whole command; `new` where the environment need not exist. Raises Locked, StorageFailed, and
         what `load` raises where it must exist."""
         ...
+
+
+class HeldFiles:
+    """HeldEnvironment over one environment's files, the lock's among them. Made by `FileRepository.hold` only."""
+
+    def __init__(self, folder: EnvironmentFolder, lock: int, record: Record) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._put(record)
+
+    def load(self) -> AnyEnvironment | None:
+        return _read(self.folder)
+
+    def save(self, environment: AnyEnvironment) -> None:
+        try:
+            write_atomically(self.folder.state, encode(environment).encode())
+        except OSError as error:
+            raise storage_failed("cannot save", self.folder.state, error) from error
+
+    def at_step(self, step: str) -> None:
+        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
+        with suppress(StorageFailed):
+            self._put(replace(self._record, step=step))
+
+    def child_started(self, child: ProcessIdentity, doing: str) -> None:
+        """Raises StorageFailed; the child must not begin then."""
+        self._put(self._record.with_child(child, doing))
+
+    def child_ended(self, child: ProcessIdentity) -> None:
+        """Never raises: what the child achieved must not be lost for a record, and a dead child in it blocks nobody."""
+        with suppress(StorageFailed):
+            self._put(self._record.without_child(child))
+
+    def close(self) -> None:
+        """Takes the record away."""
+        # A child that outlives the command (its end was not awaited) must be found by the next one.
+        if not self._record.living_children:
+            with suppress(OSError):
+                write_record(self._lock, None)
+
+    def _put(self, record: Record) -> None:
+        self._record = record
+        try:
+            write_record(self._lock, record)
+        except OSError as error:
+            raise storage_failed("cannot write", self.folder.lock, error) from error
 
 
 class FileRepository:
@@ -116,52 +160,6 @@ class FileRepository:
             closing(HeldFiles(folder, lock, own_record(command))) as held,
         ):
             yield held
-
-
-class HeldFiles:
-    """HeldEnvironment over one environment's files, the lock's among them. Made by `FileRepository.hold` only."""
-
-    def __init__(self, folder: EnvironmentFolder, lock: int, record: Record) -> None:
-        self.folder = folder
-        self._lock = lock
-        self._put(record)
-
-    def load(self) -> AnyEnvironment | None:
-        return _read(self.folder)
-
-    def save(self, environment: AnyEnvironment) -> None:
-        try:
-            write_atomically(self.folder.state, encode(environment).encode())
-        except OSError as error:
-            raise storage_failed("cannot save", self.folder.state, error) from error
-
-    def at_step(self, step: str) -> None:
-        """Never raises: the run's story is in the state, and a record that names an older step harms nobody."""
-        with suppress(StorageFailed):
-            self._put(replace(self._record, step=step))
-
-    def child_started(self, child: ProcessIdentity, doing: str) -> None:
-        """Raises StorageFailed; the child must not begin then."""
-        self._put(self._record.with_child(child, doing))
-
-    def child_ended(self, child: ProcessIdentity) -> None:
-        """Never raises: what the child achieved must not be lost for a record, and a dead child in it blocks nobody."""
-        with suppress(StorageFailed):
-            self._put(self._record.without_child(child))
-
-    def close(self) -> None:
-        """Takes the record away."""
-        # A child that outlives the command (its end was not awaited) must be found by the next one.
-        if not self._record.living_children:
-            with suppress(OSError):
-                write_record(self._lock, None)
-
-    def _put(self, record: Record) -> None:
-        self._record = record
-        try:
-            write_record(self._lock, record)
-        except OSError as error:
-            raise storage_failed("cannot write", self.folder.lock, error) from error
 
 
 def _begun(folder: EnvironmentFolder) -> bool:
