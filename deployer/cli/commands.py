@@ -135,8 +135,7 @@ def plan(options: Options, name: str) -> None:
     """
     with options.working() as deployer:
         found = deployer.plan(name)
-    changes = [asdict(change) for change in found.changes]
-    data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": changes}
+    data = {"name": name, "empty": found.empty, "summary": found.summary, **asdict(found)}
     options.emit(plan_text(f"{name}:", found), data)
 
 

@@ -13,7 +13,6 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import click
 
@@ -43,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--output json" in " ".join(arguments).replace("=", " "):
             options.output = "json"
         code = tell(error, options)
-    for stream in (sys.stdout, sys.stderr):
-        _settle(stream)
+    _settle_streams()
     return code
 
 
@@ -73,14 +71,15 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # a name we cannot spell in this locale is no failure
 
 
-def _settle(stream: TextIO) -> None:
-    """Nothing is left in the stream, whatever has become of it: the interpreter's last flush to a closed terminal would
+def _settle_streams() -> None:
+    """Nothing is left in a stream, whatever has become of it: the interpreter's last flush to a closed terminal would
     fail, and turn our exit code into its 120."""
-    try:
-        stream.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell(raised: BaseException, options: Options) -> int:
