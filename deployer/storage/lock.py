@@ -100,15 +100,12 @@ def write_record(descriptor: int, record: Record | None) -> None:
 
 def read_record(path: Path) -> Record | None:
     """The record in a lock file; None where there is none, or none that can be trusted."""
-    try:
-        with path.open("rb") as file:
-            line = file.readline(_LONGEST).strip()  # behind it there may be the end of a longer, older record
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        line = file.readline(_LONGEST).strip()  # behind it there may be the end of a longer, older record
         checksum, _, text = line.partition(b" ")
-        if not text or int(checksum, 16) != zlib.crc32(text):
-            return None
-        return TypeAdapter(Record).validate_json(text, strict=True)  # made here: slow, and most often there is none
-    except (OSError, ValueError):
-        return None
+        if text and int(checksum, 16) == zlib.crc32(text):
+            return TypeAdapter(Record).validate_json(text, strict=True)  # made here: slow, and most often there is none
+    return None
 
 
 @contextlib.contextmanager
