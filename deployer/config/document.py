@@ -1,7 +1,6 @@
 """A YAML text as plain data that remembers its lines; every trap of YAML is refused here. Knows no specification."""
 
 import contextlib
-import math
 import sys
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -78,12 +77,11 @@ class Document:
         text = str(node.value)
         if node.tag.removeprefix(_TAG) in _TEXTS or ":" in text:  # YAML 1.1 reads 22:22 as 1342, which nobody means
             return text
-        value: int | float | bool | None = math.nan
         with contextlib.suppress(ValueError, LookupError):
-            value = self._loader.construct_object(node)
-        if value is not None and not abs(value) <= sys.float_info.max:
-            raise BadDocument(_line(node), "not a number that can be used (infinite, or too long)")
-        return value
+            value: int | float | bool | None = self._loader.construct_object(node)
+            if value is None or abs(value) <= sys.float_info.max:
+                return value
+        raise BadDocument(_line(node), "not a number that can be used (infinite, or too long)")
 
 
 def parse(text: str) -> Document:
