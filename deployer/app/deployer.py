@@ -156,7 +156,7 @@ class Deployer:
         if refresh:
             context = replace(self._context, report=ignore)
             hosts = targets(environment, spec, folder)
-            reality = compare(environment, self._tofu(folder, spec, context), hosts, context)
+            reality = tuple(compare(environment, self._tofu(folder, spec, context), hosts, context))
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:

@@ -3,7 +3,7 @@
 And what really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,24 +91,22 @@ def finished_steps(environment: AnyEnvironment) -> tuple[FinishedStep, ...]:
     return getattr(progress, "finished", ())
 
 
-def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], context: Context) -> tuple[str, ...]:
+def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], context: Context) -> Iterator[str]:
     """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
-    lines: list[str] = []
     state = look(tofu.folder)
     if state.errored is not None:
-        lines.append(f"differs: OpenTofu left a state it could not save: {state.errored}")
+        yield f"differs: OpenTofu left a state it could not save: {state.errored}"
     if state.interrupted:
-        lines.append("differs: OpenTofu was cut short (killed, or a full disk); it may not know all that exists")
+        yield "differs: OpenTofu was cut short (killed, or a full disk); it may not know all that exists"
     if state.condition in ("absent", "empty", "damaged"):
         expected = environment.resources is Resources.NONE and state.condition == "absent"
-        lines.append(f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}")
+        yield f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}"
     elif environment.resources is not Resources.NONE:
-        lines += _planned(tofu)
+        yield from _planned(tofu)
     for target in targets:
         problem = problem_with(target, context)
         same = f"same: {target.name} answers at {target.address} port {target.port}"
-        lines.append(f"differs: {problem}" if problem else same)
-    return tuple(lines)
+        yield f"differs: {problem}" if problem else same
 
 
 def problem_with(target: Target, context: Context) -> str:
