@@ -260,9 +260,8 @@ class Deployer:
             raise _wrong(before, session, "its machines are not ready", next_commands(before)[0])
         resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
         done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
-        spec = self._spec(before)
         started = before.start_configure(session.run_id, utc_now(), done=done)
-        return configure.configure(Run(session, before, started), spec)
+        return configure.configure(Run(session, before, started), self._spec(before))
 
     def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
         """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""

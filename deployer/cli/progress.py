@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import IO, NamedTuple
 
@@ -186,7 +186,6 @@ class Live(Plain):
             self._drawn = False
 
     def _columns(self) -> int:
-        try:
+        with suppress(OSError, ValueError):
             return max(10, os.get_terminal_size(self._stream.fileno()).columns or 80)
-        except (OSError, ValueError):
-            return 80
+        return 80
