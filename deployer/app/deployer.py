@@ -162,15 +162,7 @@ class Deployer:
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts; of all, one that cannot be read is
         left out, with a warning. Raises UnreadableState for the one that was named."""
-        loaded: list[tuple[AnyEnvironment, Spec, EnvironmentFolder]] = []
-        for each in self._repository.names() if name is None else (name,):
-            try:
-                loaded.append(self._load(each))
-            except UnreadableState as error:
-                if name is not None:
-                    raise
-                message = f"environment {each} is not in the inventory: {error}"
-                self._context.report(Notice(message=message, environment=each, level="warning"))
+        loaded = self._readable() if name is None else [self._load(name)]
         return inventory_data([configure.inventory_environment(*found) for found in loaded if found[0].hosts])
 
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
@@ -303,6 +295,14 @@ class Deployer:
         options = {"provider": spec.provider.options, **{name: host.options for name, host in spec.hosts.items()}}
         hidden = veil(options, secrets_alone=True)
         return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ), hidden)
+
+    def _readable(self) -> Iterator[tuple[AnyEnvironment, Spec, EnvironmentFolder]]:
+        for name in self._repository.names():
+            try:
+                yield self._load(name)
+            except UnreadableState as error:
+                message = f"environment {name} is not in the inventory: {error}"
+                self._context.report(Notice(message=message, environment=name, level="warning"))
 
     def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:
         environment = self._repository.load(name)
