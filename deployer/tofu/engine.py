@@ -58,12 +58,9 @@ class Tofu:
 
     def init(self) -> None:
         """Downloads providers and modules. Raises StepFailed."""
-        # Never -json: OpenTofu has it since 1.9 only.
-        argv = self._argv("init", input=False, no_color=IsFlagged)
         with self._alone_at_plugins():
-            outcome = self._run(argv, self.limits.init, lambda text: self.context.report(said(self.veil(text))))
-        if outcome.returncode != 0:
-            raise self._failed("initialise", outcome)
+            # Never -json: OpenTofu has it since 1.9 only.
+            self._streamed(self.limits.init, "init", input=False, no_color=IsFlagged)
 
     def _alone_at_plugins(self) -> AbstractContextManager[object]:
         """Two inits must not unpack one plugin at once: before 1.10 OpenTofu does not lock its plugin cache."""
@@ -85,11 +82,10 @@ class Tofu:
         outcome, text = self._document("validate")
         decoder = Decoder(self.context.report, self.veil)
         try:
-            found = Diagnostics.model_validate_json(text).diagnostics
+            for found in Diagnostics.model_validate_json(text).diagnostics:
+                decoder.diagnose(found)
         except ValidationError:
-            raise self._failed("validate", outcome) from None
-        for diagnostic in found:
-            decoder.diagnose(diagnostic)
+            raise decoder.failure("validate", self._last_words(outcome)) from None
         if decoder.errors:
             raise decoder.failure("validate the module", "")
 
@@ -97,60 +93,55 @@ class Tofu:
         """What an apply would do; saved to `out` where given. Without it, it is a question: it takes no lock, and waits
         for none."""
         options = {**_WAIT, "out": out} if out else {"lock": False}
-        argv = self._argv("plan", **_JSON, detailed_exitcode=IsFlagged, **options)
-        decoder, code = self._streamed(argv, self.limits.plan)
+        decoder, code = self._streamed(self.limits.plan, "plan", **_JSON, detailed_exitcode=IsFlagged, **options)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
         return Plan(tuple(changes))
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Locks nothing."""
-        argv = self._argv("plan", **_JSON, detailed_exitcode=IsFlagged, lock=False, refresh_only=IsFlagged)
-        return tuple(self._streamed(argv, self.limits.plan)[0].drift)
+        options = {"detailed_exitcode": IsFlagged, "lock": False, "refresh_only": IsFlagged}
+        return tuple(self._streamed(self.limits.plan, "plan", **_JSON, **options)[0].drift)
 
     def apply(self, plan: Path) -> tuple[Change, ...]:
         """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
         # An empty one is of an earlier apply: this one finds or makes what that could not write down.
         if look(self.folder).errored is None:
             (self.folder / "errored.tfstate").unlink(missing_ok=True)
-        argv = self._argv("apply", str(plan), **_JSON, **_WAIT)
-        return tuple(self._streamed(argv, self.limits.apply)[0].applied)
+        return tuple(self._streamed(self.limits.apply, "apply", str(plan), **_JSON, **_WAIT)[0].applied)
 
     def destroy(self) -> tuple[Change, ...]:
         """Takes everything away that the state knows. Where it fails, the rest is still in the state."""
-        argv = self._argv("destroy", **_JSON, auto_approve=IsFlagged, **_WAIT)
-        return tuple(self._streamed(argv, self.limits.destroy)[0].applied)
+        options = {"auto_approve": IsFlagged, **_WAIT}
+        return tuple(self._streamed(self.limits.destroy, "destroy", **_JSON, **options)[0].applied)
 
     def outputs(self) -> dict[str, Any]:
         """The values of the root module's outputs. Sensitive ones are in clear: never print them."""
         outcome, text = self._document("output")
         if outcome.returncode != 0:
-            raise self._failed("give its outputs", outcome)
+            raise Decoder(ignore).failure("give its outputs", self._last_words(outcome))
         return {name: output["value"] for name, output in json.loads(text).items()}
-
-    def _argv(self, command: str, *arguments: str, **options: object) -> tuple[str, ...]:
-        # Not the methods named for the commands: its destroy() passes -force, which no longer exists.
-        terraform = Terraform(working_dir="/dev/null/no-state-here", terraform_bin_path=str(self.binary))
-        return tuple(terraform.generate_cmd_string(command, *arguments, **options))
 
     def _document(self, command: str) -> tuple[Outcome, str]:
         """What it writes to stdout as a whole; told to nobody, since outputs may be secret."""
         lines: list[str] = []
-        outcome = self._run(self._argv(command, json=IsFlagged), self.limits.plan, lines.append)
+        outcome = self._run(lines.append, self.limits.plan, command, json=IsFlagged)
         return outcome, "\n".join(lines)
 
-    def _streamed(self, argv: tuple[str, ...], limit: float) -> tuple[Decoder, int]:
+    def _streamed(self, limit: float, *words: str, **options: object) -> tuple[Decoder, int]:
+        """What its lines tell while it is at work, and its exit code. Raises StepFailed where that is a failure."""
         decoder = Decoder(self.context.report, self.veil)
-        if "-lock=false" not in argv:
+        if "lock_timeout" in options:
             if look(self.folder).interrupted:
                 self._await_orphans(min(limit, _LOCK_TIMEOUT))
             if holder := locked_by(self.folder):
                 message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
                 self.context.report(Notice(message=message, level="warning"))
-        outcome = self._run(argv, limit, decoder.line)
-        fine = (0, 2) if argv[1] == "plan" else (0,)  # 2: it would change something; of apply, a crash
+        outcome = self._run(decoder.line, limit, *words, **options)
+        fine = (0, 2) if words[0] == "plan" else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine or decoder.errors:
-            raise decoder.failure(argv[1], self._last_words(outcome))
+            doing = "initialise" if words[0] == "init" else words[0]
+            raise decoder.failure(doing, self._last_words(outcome))
         return decoder, outcome.returncode
 
     def _await_orphans(self, limit: float) -> None:
@@ -171,8 +162,11 @@ class Tofu:
             told = True
             self.context.interrupts.sleep(0.2, f"waiting for {named}")
 
-    def _run(self, argv: tuple[str, ...], limit: float, on_stdout: Callable[[str], None]) -> Outcome:
-        doing = f"tofu {argv[1]}"
+    def _run(self, on_stdout: Callable[[str], None], limit: float, *words: str, **options: object) -> Outcome:
+        # Not the methods named for the commands: its destroy() passes -force, which no longer exists.
+        terraform = Terraform(working_dir="/dev/null/no-state-here", terraform_bin_path=str(self.binary))
+        argv = tuple(terraform.generate_cmd_string(*words, **options))
+        doing = f"tofu {words[0]}"
 
         def hear(stream: Stream, text: str) -> None:
             on_stdout(text) if stream == "stdout" else self.context.report(said(self.veil(text)))
@@ -191,9 +185,6 @@ class Tofu:
             name = {each.value: each.name for each in signal.Signals}.get(killed, f"signal {killed}")
             raise StepFailed(f"{doing} was killed by {name}", kind=FailureKind.TOFU, detail=detail)
         return outcome
-
-    def _failed(self, doing: str, outcome: Outcome) -> StepFailed:
-        return Decoder(ignore).failure(doing, self._last_words(outcome))
 
     def _last_words(self, outcome: Outcome) -> str:
         words = " ".join(line.strip("│╷╵ ") for line in outcome.tail).rpartition("Error: ")[2][-600:]
