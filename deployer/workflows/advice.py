@@ -26,6 +26,7 @@ def what_exists(environment: AnyEnvironment, tofu: Path) -> str:
             return f"The machines were made: {hosts or f'OpenTofu knows them, in {tofu}'}."
 
 
+_DOUBT = "machines may exist that {} does not know, so this is not called destroyed, nor planned anew"
 _NOT_THE_PLAYBOOKS = (FailureKind.UNREACHABLE, FailureKind.TIMEOUT)
 _NEXT = {
     "created": "up plan",
@@ -81,8 +82,7 @@ def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> 
     else:
         way_out = f"deployer show {name} --refresh    # look there and at the provider. Only if nothing is left: "
         way_out += f"deployer destroy {name} --abandon --yes"
-    detail = "machines may exist that it does not know, so this is not called destroyed, nor planned anew"
-    raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, remains=remains, help=way_out)
+    raise StepFailed(problem, kind=FailureKind.TOFU, detail=_DOUBT.format("it"), remains=remains, help=way_out)
 
 
 def see_state_was_saved(folder: EnvironmentFolder, state: LocalState, remains: str = "") -> None:
@@ -92,14 +92,11 @@ def see_state_was_saved(folder: EnvironmentFolder, state: LocalState, remains: s
         return
     # OpenTofu does not push over a file that it cannot read.
     aside = "mv terraform.tfstate terraform.tfstate.torn && " if state.condition in ("empty", "damaged") else ""
-    push = f"{folder.enter_tofu} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
-    raise StepFailed(
-        f"OpenTofu could not save its state and left it in {state.errored}",
-        kind=FailureKind.TOFU,
-        detail="machines may exist that the older one does not know, so this is not called destroyed, nor planned anew",
-        remains=remains,
-        help=f"{push}    # then go on, or: deployer destroy {folder.name}",
-    )
+    way_out = f"{folder.enter_tofu} && {aside}tofu state push errored.tfstate && rm errored.tfstate"
+    way_out += f"    # then go on, or: deployer destroy {folder.name}"
+    problem = f"OpenTofu could not save its state and left it in {state.errored}"
+    detail = _DOUBT.format("the older one")
+    raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, remains=remains, help=way_out)
 
 
 def write_recovery(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, log: str, tofu: str) -> None:
