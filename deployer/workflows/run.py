@@ -83,12 +83,14 @@ class Run(Generic[P]):
         self.learn(self.environment.end(utc_now()))
         self._report(events.StepFinished(step=name, seconds=_since(self._step_started), note=note))
 
-    def learn(self, environment: AnyEnvironment) -> None:
-        """Keeps a fact at the moment it is learned."""
+    def learn(self, environment: AnyEnvironment, after: str = "") -> None:
+        """Keeps a fact at the moment it is learned. Raises StorageFailed, which ends the run; `after`
+        says what had gone wrong before that."""
         try:
             self._saved = self.session.keep(environment, self._saved)
         except StorageFailed as error:
             self._unsaved = error
+            self._explain_unsaved(error, after)
             raise
         if isinstance(environment, type(self.environment)):
             self.environment = environment
@@ -110,9 +112,7 @@ class Run(Generic[P]):
             self._explain_interrupt(error)
             raise
         except DeployerError as error:
-            if error is self._unsaved:
-                self._explain_unsaved(error)
-            else:
+            if error is not self._unsaved:
                 self._fail(error)
             raise
         except OSError as error:
@@ -144,11 +144,7 @@ class Run(Generic[P]):
         event = events.StepFailedEvent(step=step, seconds=seconds, failure=str(kind), cause=cause, log=self._log)
         self._report(event)
         failed: Failed = self.environment.fail(Failure(step=step, kind=kind, cause=cause, at=utc_now(), log=self._log))
-        try:
-            self.learn(failed)
-        except StorageFailed as unsaved:
-            self._explain_unsaved(unsaved, after=f"{cause}; and then: ")
-            raise unsaved from error
+        self.learn(failed, after=f"{cause}; and then: ")
         self._finished("failed", cause)
         own = error.remains if isinstance(error, StepFailed) else ""  # of others it is about their command alone
         error.remains = f"Its state is {failed.state}. {self._exists()} {own}".rstrip()
@@ -157,7 +153,7 @@ class Run(Generic[P]):
             error.message, error.detail = f"environment {failed.name}: {step} failed", said
             error.step, error.log = step, self._log
 
-    def _explain_unsaved(self, error: DeployerError, after: str = "") -> None:
+    def _explain_unsaved(self, error: StorageFailed, after: str) -> None:
         error.message = f"environment {self.environment.name}: {error.message}"
         error.detail = after + error.detail
         error.remains = f"The state file still says what was saved last. {self._exists()}"
