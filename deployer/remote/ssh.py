@@ -4,7 +4,7 @@ import socket
 import tempfile
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,12 +42,15 @@ class Target:
         return read_keys(self.known_hosts, self.known_as)
 
 
-def ssh_argv(target: Target, *command: str, interactive: bool = False, patience: int = 10) -> tuple[str, ...]:
+def ssh_argv(
+    target: Target, *command: str, interactive: bool = False, patience: int = 10, more: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """The command line that logs in to `target` and runs `command`, or a shell where there is none.
 
     As with ssh, the words of `command` are joined by spaces and read by the remote shell. A host whose key is pinned
     must show that key; another one's is learned. Not `interactive`: nothing is ever asked. `patience` is in seconds,
-    for connection and banner. Raises StepFailed where known_hosts cannot be read, or a path cannot be told to ssh.
+    for connection and banner, `more` are options. Raises StepFailed where known_hosts cannot be read, or a path cannot
+    be told to ssh.
     """
     options = (
         f"IdentityFile={_quoted(target.private_key)}",  # with -i a path that needs expanding is not found
@@ -57,9 +60,17 @@ def ssh_argv(target: Target, *command: str, interactive: bool = False, patience:
         f"StrictHostKeyChecking={'yes' if target.pinned else 'accept-new'}",
         f"User={target.user}",
         f"ConnectTimeout={patience}",
-        *(() if interactive else _SILENT),
+        *(() if interactive else ("BatchMode=yes", "RequestTTY=no")),
+        *more,
+        "PasswordAuthentication=no",
+        "KbdInteractiveAuthentication=no",
+        "GlobalKnownHostsFile=/dev/null",
+        "ServerAliveInterval=5",
+        "LogLevel=ERROR",
     )
-    return _argv(options, target, *command)
+    words = (word for option in options for word in ("-o", option))
+    # No configuration file is read (-F none): the same command must do the same on every computer.
+    return ("ssh", "-F", "none", "-p", str(target.port), *words, "--", target.address, *command)
 
 
 def host_key_argv(target: Target, learned: Path) -> tuple[str, ...]:
@@ -70,31 +81,9 @@ def host_key_argv(target: Target, learned: Path) -> tuple[str, ...]:
     """
     # Without a preference for the type that is pinned, a host with several keys would show another one.
     kinds = ",".join(sorted({key.split()[0] for key in target.pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
-    options = (
-        f"UserKnownHostsFile={_quoted(learned)}",
-        "StrictHostKeyChecking=accept-new",
-        "PubkeyAuthentication=no",
-        "ConnectTimeout=10",
-        *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()),
-        *_SILENT,
-    )
-    return _argv(options, target, "true")
-
-
-_SILENT = ("BatchMode=yes", "RequestTTY=no")
-_ALWAYS = (
-    "PasswordAuthentication=no",
-    "KbdInteractiveAuthentication=no",
-    "GlobalKnownHostsFile=/dev/null",
-    "ServerAliveInterval=5",
-    "LogLevel=ERROR",
-)
-
-
-def _argv(options: tuple[str, ...], target: Target, *command: str) -> tuple[str, ...]:
-    words = (word for option in (*options, *_ALWAYS) for word in ("-o", option))
-    # No configuration file is read (-F none): the same command must do the same on every computer.
-    return ("ssh", "-F", "none", "-p", str(target.port), *words, "--", target.address, *command)
+    more = ("PubkeyAuthentication=no", *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()))
+    stranger = replace(target, known_hosts=learned, private_key=learned)  # where nothing is pinned, and no key is
+    return ssh_argv(stranger, "true", more=more)
 
 
 def _quoted(path: Path) -> str:
