@@ -11,7 +11,6 @@ from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
-from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
 from deployer.workflows.provision import is_another, preview, render, take_over
 from deployer.workflows.run import Run
@@ -28,11 +27,9 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
     """From any state but `destroyed` to `destroyed`; `tofu` where OpenTofu is to be asked."""
 
     def tofu_destroy() -> str:
-        gone = _take_away(run, tofu, spec) if tofu else ()
-        if tofu and not gone:
-            _see_nobody_answers(run, spec)
+        came_of_it = _take_away(run, tofu, spec) if tofu else "OpenTofu was not asked"
         run.learn(run.environment.resources_gone(utc_now()))
-        return f"{len(gone)} destroyed" if tofu else "OpenTofu was not asked"
+        return came_of_it
 
     def clean_up() -> None:
         """Removes what only served machines that are gone. The state, the events and the logs stay."""
@@ -44,7 +41,7 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
     return run.conclude({"tofu_destroy": tofu_destroy, "clean_up": clean_up}, Destroying.succeed)
 
 
-def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ...]:
+def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     try:
         if not (tofu.folder / ".terraform").exists():
             tofu.init()
@@ -63,7 +60,9 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> tuple[Change, ..
         gone = tofu.destroy()
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
-    return gone
+    if not gone:
+        _see_nobody_answers(run, spec)
+    return f"{len(gone)} destroyed"
 
 
 def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
