@@ -28,7 +28,6 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
     def render_inventory() -> None:
         if not (key := private_key(spec, folder)).is_file():  # Ansible would blame the machine
             raise StepFailed(f"the private key {key} is not there", kind=FailureKind.INPUT)
-        private_directory(inventory.parent)
         shutil.rmtree(workspace, ignore_errors=True)  # of the command before
         private_directory(workspace)
         write_inventory(inventory, inventory_environment(run.environment, spec, folder))
