@@ -77,10 +77,10 @@ def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
 
 
 def module_differs(source: Path, folder: Path) -> bool:
-    """Whether the module in `source` is another than the one `folder` holds. Raises OSError."""
+    """Whether the module in `source` is there, and another than the one `folder` holds. Raises OSError."""
     files = _files(source, folder)
     same, _, _ = filecmp.cmpfiles(source, folder, files, shallow=False)
-    return not files == _manifest(folder) == set(same)
+    return source.is_dir() and not files == _manifest(folder) == set(same)
 
 
 def _files(source: Path, folder: Path) -> set[str]:

@@ -99,8 +99,7 @@ def module_of(spec: Spec) -> Path:
 
 def is_another(spec: Spec, folder: Path) -> bool:
     """Whether the provider's files are there, and others than those that `folder` holds. Raises OSError."""
-    source = module_of(spec)
-    return source.is_dir() and module_differs(source, folder)
+    return module_differs(module_of(spec), folder)
 
 
 def render(session: Session, spec: Spec) -> bool:
