@@ -43,11 +43,13 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
 
 def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     try:
-        if not (tofu.folder / ".terraform").exists():
-            tofu.init()
+        tofu.init()  # where a question about another module was cut short, that one's providers are here
         tofu.validate()
     except StepFailed:
-        _make_valid(run, tofu, spec)
+        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
+        # must not have to mend our copy of it as well.
+        render(run.session, spec)
+        tofu.init()
     try:
         gone = tofu.destroy()
     except StepFailed as error:
@@ -63,17 +65,6 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     if not gone:
         _see_nobody_answers(run, spec)
     return f"{len(gone)} destroyed"
-
-
-def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
-    try:  # a question about another module may have left that one's providers
-        tofu.init()
-        tofu.validate()
-    except StepFailed:
-        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
-        # must not have to mend our copy of it as well.
-        render(run.session, spec)
-        tofu.init()
 
 
 def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
