@@ -87,6 +87,8 @@ def test_a_new_environment_does_not_take_away_what_is_anothers(made: Project) ->
     told = made.run("up", f"{NAME}.yml", code=1)
     assert "the plan would delete terraform_data.gone, which this environment has not made" in told.err
     assert b'"gone"' in shared.read_bytes()
+    made.run("destroy", "second", "--yes")
+    assert b'"gone"' in shared.read_bytes(), "what was refused has made nothing, and takes nothing away"
 
 
 def test_a_plan_leaves_what_the_machines_were_made_with(made: Project) -> None:
