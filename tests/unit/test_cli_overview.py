@@ -48,6 +48,15 @@ def test_the_end_of_up_says_how_to_reach_and_how_to_destroy() -> None:
     )
 
 
+def test_ports_are_where_the_machine_is() -> None:
+    ports = [{"host": 80, "machine": 80}, {"host": 22, "machine": 22}]
+    hosts = {"a": {"address": "192.0.2.1", "port": 22, "user": "me", "ports": ports}}
+    hosts["b"] = {**hosts["a"], "address": "2001:db8::1", "ports": ports[:1]}
+    text = show_text({**OVERVIEW, "hosts": hosts})
+    assert "a  me@192.0.2.1 port 22  http://192.0.2.1:80  192.0.2.1:22 -> 22" in text
+    assert "b  me@2001:db8::1 port 22  http://[2001:db8::1]:80" in text
+
+
 def test_show_has_everything() -> None:
     text = show_text(OVERVIEW)
     for line in (
