@@ -117,10 +117,10 @@ def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _host_rows(overview: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, host in overview["hosts"].items():
-        forwards = [_forward(host["address"], port["host"], port["machine"]) for port in host["ports"]]
+        at = f"[{host['address']}]" if ":" in host["address"] else host["address"]
+        forwards = [_forward(f"{at}:{port['host']}", port["machine"]) for port in host["ports"]]
         yield "host", "  ".join([f"{name}  {host['user']}@{host['address']} port {host['port']}", *forwards])
 
 
-def _forward(address: str, here: int, there: int) -> str:
-    where = f"[{address}]:{here}" if ":" in address else f"{address}:{here}"
-    return f"http://{where}" if there == 80 else f"{where} -> {there}"
+def _forward(here: str, there: int) -> str:
+    return f"http://{here}" if there == 80 else f"{here} -> {there}"

@@ -14,13 +14,13 @@ from deployer.events import printable
 
 _NOTE = ".terraform.tfstate.lock.info"
 
-Condition = Literal["absent", "empty", "damaged", "whole", "remote"]
+Condition = Literal["absent", "empty", "damaged", "whole", "remote", "encrypted"]
 
 
 @dataclass(frozen=True)
 class LocalState:
-    """`absent`: no file; `empty`: zero bytes, as a kill can leave it; `remote`: the module keeps its state elsewhere,
-    or encrypted.
+    """`absent`: no file; `empty`: zero bytes, as a kill can leave it; `remote`: the module keeps its state elsewhere;
+    `encrypted`: here, and only OpenTofu can read it.
 
     `resources` are the addresses of what exists, each with the provider's own id.
     `interrupted` says that what an OpenTofu which no longer runs was making may not be in the state: it was killed, and
@@ -89,8 +89,8 @@ def _contents(folder: Path) -> tuple[Condition, dict[str, str]]:
         if not text.strip():
             return "empty", {}
         state = json.loads(text)
-        if "encrypted_data" in state:  # OpenTofu 1.7 and newer; what is in it is OpenTofu's to know, as with a backend
-            return "remote", {}
+        if "encrypted_data" in state:  # OpenTofu 1.7 and newer
+            return "encrypted", {}
         managed = [r for r in state["resources"] if r["mode"] == "managed"]
         return "whole", {_address(r, i): _id(i) for r in managed for i in r["instances"]}
     except FileNotFoundError:

@@ -20,8 +20,7 @@ def something_to_destroy(environment: AnyEnvironment, folder: EnvironmentFolder)
     """Whether OpenTofu has work. An empty state of what was once there is given to it too: it is the one to say that
     nothing is left. What a backend holds is another environment's, as long as this one has made nothing."""
     state = look(folder.tofu)
-    ours = state.condition == "remote" and (folder.tofu / "terraform.tfstate").is_file()  # it cannot be read from here
-    return environment.resources is not Resources.NONE or ours or bool(state.resources)
+    return environment.resources is not Resources.NONE or state.condition == "encrypted" or bool(state.resources)
 
 
 def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:

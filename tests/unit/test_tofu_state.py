@@ -97,7 +97,7 @@ def test_encrypted(tmp_path: Path) -> None:
     state = with_state(
         tmp_path, json.dumps({"serial": 3, "meta": {}, "encrypted_data": "AAAA", "encryption_version": "v0"})
     )
-    assert (state.condition, state.resources) == ("remote", {})
+    assert (state.condition, state.resources) == ("encrypted", {})
 
 
 def test_a_note_that_a_killed_opentofu_left(tmp_path: Path) -> None:
