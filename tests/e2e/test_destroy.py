@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,15 @@ def test_a_machine_is_not_handed_to_another_provider(made: Project) -> None:
     assert not thing(made).exists()
     made.run("up", f"{NAME}.yml", code=1)
     assert made.state["failure"]["step"] == "wait_ssh"
+
+
+def test_machines_that_exist_already_may_answer_after_a_destroy(project: Project) -> None:
+    """An apply that was cut short says `possible` of them, too."""
+    with socket.create_server(("127.0.0.1", 0)) as machine:
+        host = {"address": "127.0.0.1", "port": machine.getsockname()[1]}
+        project.write(provider="existing", hosts={"web": host}, cloud_init=False, timeouts={"ssh": 1})
+        project.run("up", f"{NAME}.yml", code=1)
+        state = project.folder / "environment.json"
+        state.write_text(state.read_text().replace('"resources": "none"', '"resources": "possible"'))
+        project.run("destroy", NAME, "--yes")
+    assert project.state["state"] == "destroyed"
