@@ -249,7 +249,7 @@ def test_what_to_type_next_goes_to_the_home_that_was_named(deployer: Deployer, p
 
 def test_what_to_type_by_hand_can_be_pasted(deployer: Deployer, project: Path, tmp_path: Path, engine: Path) -> None:
     """Whatever the folders are called, and where PATH has no OpenTofu."""
-    home, cache = project / "other home", tmp_path / "a cache"
+    home, cache = project / "what tofu and deployer made", tmp_path / "a cache"
     path = "/usr/bin:/bin"
 
     def paste() -> str:
@@ -257,7 +257,7 @@ def test_what_to_type_by_hand_can_be_pasted(deployer: Deployer, project: Path, t
         assert told.code == 5
         command = told.err.rpartition("next:")[2].strip()
         argv = ["/bin/sh", "-c", command]
-        pasted = subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, timeout=60)
+        pasted = subprocess.run(argv, cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, timeout=60)
         assert (pasted.returncode, pasted.stdout) == (0, ""), pasted.stderr
         return command
 
