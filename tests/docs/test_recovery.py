@@ -299,6 +299,7 @@ def test_a_state_that_could_not_be_written(world: World) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.timeout(600)
 def test_by_hand_with_a_virtual_machine(world: World) -> None:
     world.file.write_text(world.file.read_text().replace("provider: {path: infra}", "provider: local"))
     child = world.start("deployer up demo.yml")

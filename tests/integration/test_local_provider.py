@@ -22,7 +22,7 @@ import pytest
 from deployer.process import identity_of, is_alive
 from tests.watching import until
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 CANARY = "canary-5f1c7f0e"
 PROVIDER = Path(__file__).resolve().parents[2] / "tofu" / "local"
