@@ -47,7 +47,7 @@ def examine(context: Context, *, install: bool) -> tuple[Check, ...]:
 
 def _ssh(name: str, environ: Mapping[str, str]) -> Check:
     found = shutil.which(name, path=environ.get("PATH"))
-    fix = "" if found else "apt install openssh-client"
+    fix = "" if found else "sudo apt install openssh-client"
     return Check(name=name, ok=found is not None, detail=found or "not found", fix=fix)
 
 

@@ -86,9 +86,8 @@ def command(settings: Settings) -> list[str]:
     elif kind.debian == "arm64":
         firmware = next((path for path in FIRMWARE if os.path.exists(path)), "")
         if not firmware:
-            raise ProviderError(
-                "there is no UEFI firmware for QEMU", "Debian, Ubuntu: sudo apt install qemu-efi-aarch64"
-            )
+            fix = "sudo apt install qemu-efi-aarch64    # on Debian or Ubuntu"
+            raise ProviderError("there is no UEFI firmware for QEMU", fix)
         argv += ["-bios", firmware]
     return argv
 
