@@ -23,7 +23,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def environment() -> AnyEnvironment:
     """A usual one: a host, some steps done."""
-    created = create("demo", {"name": "demo", "hosts": {"web": {"cpus": 2}}}, "/work/demo.yml", AT)
+    created = create("demo", {"name": "demo", "hosts": {"web": {"cpus": 2}}}, "/srv/demo.yml", AT)
     run = created.start_provision("r1", AT, spec=created.spec, file=created.file)
     for step in ("render_tofu", "tofu_init", "tofu_validate", "tofu_plan", "tofu_apply"):
         run = run.begin(step, AT).end(AT)
