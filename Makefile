@@ -76,6 +76,7 @@ demo: setup  ## build a real machine on this computer and show its page
 		'Remove:   (cd demo && ../$(BIN)/deployer destroy demo)'
 
 test: setup-test lint type  ## lint, types and all tests, pytest last
+	@# Each process has whole files: their tests share machines. PYTEST_ARGS="-n 0" has one process do all.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) tests
 
 lint: $(VENV)/.setup-test  ## ruff and the import contracts

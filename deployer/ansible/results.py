@@ -30,10 +30,14 @@ def records_of(event: Mapping[str, Any]) -> Iterator[Record]:
     elif name == "playbook_on_no_hosts_matched":
         yield {"type": "notice", "message": f"no host matched the play {data.get('play') or ''}".rstrip()}
     elif name == "playbook_on_stats":
-        counts = [data.get(column) or {} for column in ("ok", "changed", "failures", "dark")]
-        ok, changed = (sum(count.values()) for count in counts[:2])
-        failed, unreachable = ([host for host, times in count.items() if times] for count in counts[2:])
-        yield {"type": "recap", "ok": ok, "changed": changed, "failed": failed, "unreachable": unreachable}
+        ok, changed, failed, dark = (data.get(column) or {} for column in ("ok", "changed", "failures", "dark"))
+        yield {
+            "type": "recap",
+            "ok": sum(ok.values()),
+            "changed": sum(changed.values()),
+            "failed": [host for host, count in failed.items() if count],
+            "unreachable": [host for host, count in dark.items() if count],
+        }
 
 
 def _task(status: str, data: Mapping[str, Any]) -> Record:

@@ -297,6 +297,7 @@ class Deployer:
         return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ), hidden)
 
     def _readable(self) -> Iterator[tuple[AnyEnvironment, Spec, EnvironmentFolder]]:
+        """All environments for the inventory; of one that cannot be read it is told that it is not in there."""
         for name in self._repository.names():
             try:
                 yield self._load(name)

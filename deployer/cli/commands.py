@@ -135,7 +135,8 @@ def plan(options: Options, name: str) -> None:
     """
     with options.working() as deployer:
         found = deployer.plan(name)
-    data = {"name": name, "empty": found.empty, "summary": found.summary, **asdict(found)}
+    changes = [asdict(change) for change in found.changes]
+    data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": changes}
     options.emit(plan_text(f"{name}:", found), data)
 
 

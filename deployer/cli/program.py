@@ -57,9 +57,9 @@ class Options:
         from deployer.tofu.binary import typed
 
         named = f"deployer --home {shlex.quote(str(self.where()))}" if self.home else "deployer"
-        # PATH is looked through only where there is a `tofu`: most texts have none, and `list` has many.
         # Where a command begins: at a line's beginning, or after prose. Not in a path, whose folder may be called so.
         words = re.compile(r"(?:^|(?<=: )|(?<=&& )|(?<=`))(?:deployer|tofu)(?= [a-z])", re.MULTILINE)
+        # PATH is looked through only where there is a `tofu`: most texts have none, and `list` has many.
         return words.sub(lambda found: named if found[0] == "deployer" else typed(os.environ), text)
 
     def overview(self, facts: dict[str, Any]) -> dict[str, Any]:

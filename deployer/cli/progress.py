@@ -83,10 +83,13 @@ def line_of(event: events.Event, place: str) -> Line:  # noqa: PLR0911 - a table
 @contextmanager
 def progress(options: Options, stream: IO[str]) -> Iterator[events.Report]:
     """Shows what happens in the form that the options and the stream ask for, until the block ends."""
+    lock = threading.Lock()
 
     def as_json(event: events.Event) -> None:
+        """From any thread, as the others."""
         if options.verbose or not isinstance(event, events.Output):
-            write(stream, json.dumps(event.as_dict(), default=str) + "\n")
+            with lock:
+                write(stream, json.dumps(event.as_dict(), default=str) + "\n")
 
     if options.progress in ("json", "none"):
         yield as_json if options.progress == "json" else events.ignore

@@ -118,9 +118,11 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _read(path: Path) -> str:
     if problem := _unreadable(path):
         raise BadDocument(0, problem)
-    if path.stat().st_size > _LARGEST:
+    with path.open("rb") as stream:
+        content = stream.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
         raise BadDocument(1, "the file is larger than 1 MiB")
-    return path.read_bytes().decode(errors="surrogateescape")  # what is not UTF-8 is refused as no YAML, with its line
+    return content.decode(errors="surrogateescape")  # what is not UTF-8 is refused as no YAML, with its line
 
 
 def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:

@@ -82,8 +82,8 @@ def host_key_argv(target: Target, learned: Path) -> tuple[str, ...]:
     # Without a preference for the type that is pinned, a host with several keys would show another one.
     kinds = ",".join(sorted({key.split()[0] for key in target.pinned})).replace("ssh-rsa", "rsa-sha2-512,rsa-sha2-256")
     more = ("PubkeyAuthentication=no", *((f"HostKeyAlgorithms=^{kinds}",) if kinds else ()))
-    stranger = replace(target, known_hosts=learned, private_key=learned)  # where nothing is pinned, and no key is
-    return ssh_argv(stranger, "true", more=more)
+    keyless = replace(target, known_hosts=learned, private_key=Path("/dev/null"))
+    return ssh_argv(keyless, "true", more=more)
 
 
 def _quoted(path: Path) -> str:

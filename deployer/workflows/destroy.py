@@ -43,13 +43,11 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
 
 def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     try:
-        tofu.init()  # where a question about another module was cut short, that one's providers are here
+        if not (tofu.folder / ".terraform").exists():
+            tofu.init()
         tofu.validate()
     except StepFailed:
-        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
-        # must not have to mend our copy of it as well.
-        render(run.session, spec)
-        tofu.init()
+        _make_valid(run, tofu, spec)
     try:
         gone = tofu.destroy()
     except StepFailed as error:
@@ -65,6 +63,17 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     if not gone and spec.provider.name != "existing":  # whose machines are to answer afterwards
         _see_nobody_answers(run, spec)
     return f"{len(gone)} destroyed"
+
+
+def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
+    try:  # a question about another module may have left that one's providers
+        tofu.init()
+        tofu.validate()
+    except StepFailed:
+        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
+        # must not have to mend our copy of it as well.
+        render(run.session, spec)
+        tofu.init()
 
 
 def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:

@@ -84,8 +84,8 @@ class Run(Generic[P]):
         self._report(events.StepFinished(step=name, seconds=_since(self._step_started), note=note))
 
     def learn(self, environment: AnyEnvironment, after: str = "") -> None:
-        """Keeps a fact at the moment it is learned. Raises StorageFailed, which ends the run; `after`
-        says what had gone wrong before that."""
+        """Keeps a fact at the moment it is learned. Raises StorageFailed, which ends the run: `after` says what went
+        wrong before that."""
         try:
             self._saved = self.session.keep(environment, self._saved)
         except StorageFailed as error:

@@ -82,11 +82,11 @@ def expanded(path: str, instead: str) -> Path:
 def tool(name: str, package: str) -> str:
     """The path of a program. ProviderError naming the package to install."""
     found = shutil.which(name)
-    if not found and sys.platform == "darwin":
-        fix = "brew install qemu" if name.startswith("qemu") else f"{name} is not available on macOS"
-        raise ProviderError(f"{name} is not installed", fix)
     if not found:
-        raise ProviderError(f"{name} is not installed", f"sudo apt install {package}    # on Debian or Ubuntu")
+        fix = f"sudo apt install {package}    # on Debian or Ubuntu"
+        if sys.platform == "darwin":
+            fix = "brew install qemu" if name.startswith("qemu") else f"{name} is not available on macOS"
+        raise ProviderError(f"{name} is not installed", fix)
     return found
 
 
