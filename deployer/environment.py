@@ -58,7 +58,7 @@ class Host(Value, frozen=True):
 
     address: str = Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9._:%-]*$", max_length=253)
     port: int = Field(ge=1, le=65535)
-    user: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$", max_length=64)
+    user: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9._@-]*$", max_length=64)
     ports: tuple[PortForward, ...]
     id: Line | None  # the provider's mark of this very machine: where it changes, the machine is another one
     console: Line | None  # a file with what the machine printed on its console

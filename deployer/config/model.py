@@ -24,6 +24,7 @@ Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
 # A name or an IPv4 address, or an IPv6 address: with two colons at least, and not the port that belongs to `port`.
 Address = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}(%[\w.-]+)?)$")]
+Account = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9._@-]*$", max_length=64)]  # as a directory service has it
 Login = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
 Options = dict[str, JsonValue]
@@ -84,7 +85,7 @@ class Machine(_Section):
     )
     address: Address | None = Field(default=None, description="For `existing`: a name or IP address, without a port.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
-    user: Line | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
+    user: Account | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
     options: Options = Field(default={}, repr=False, description="Further attributes of this host for your own module.")
 
     @property

@@ -32,11 +32,6 @@ class Child(ProcessIdentity):
     doing: str
     since: str
 
-    @property
-    def identity(self) -> ProcessIdentity:
-        """Which process it is, whatever it does: this compares."""
-        return ProcessIdentity(self.pid, self.started)
-
 
 @dataclass(frozen=True)
 class Record(ProcessIdentity):
@@ -66,7 +61,7 @@ class Record(ProcessIdentity):
         return replace(self, children=(*self.children, child))
 
     def without_child(self, identity: ProcessIdentity) -> Record:
-        return replace(self, children=tuple(c for c in self.children if c.identity != identity))
+        return replace(self, children=tuple(c for c in self.children if c.pid != identity.pid))
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "alive": self.alive}

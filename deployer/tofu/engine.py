@@ -60,7 +60,7 @@ class Tofu:
         """Downloads providers and modules. Raises StepFailed."""
         with self._alone_at_plugins():
             # Never -json: OpenTofu has it since 1.9 only.
-            self._streamed(self.limits.init, "init", input=False, no_color=IsFlagged)
+            self._streamed(self.limits.init, [], "init", input=False, no_color=IsFlagged)
 
     def _alone_at_plugins(self) -> AbstractContextManager[object]:
         """Two inits must not unpack one plugin at once: before 1.10 OpenTofu does not lock its plugin cache."""
@@ -93,27 +93,27 @@ class Tofu:
         """What an apply would do; saved to `out` where given. Without it, it is a question: it takes no lock, and waits
         for none."""
         options = {**_WAIT, "out": out} if out else {"lock": False}
-        decoder, code = self._streamed(self.limits.plan, "plan", **_JSON, detailed_exitcode=IsFlagged, **options)
+        decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, detailed_exitcode=IsFlagged, **options)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
         return Plan(tuple(changes))
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Locks nothing."""
-        options = {"detailed_exitcode": IsFlagged, "lock": False, "refresh_only": IsFlagged}
-        return tuple(self._streamed(self.limits.plan, "plan", **_JSON, **options)[0].drift)
+        return tuple(self._streamed(self.limits.plan, [], "plan", **_JSON, lock=False, refresh_only=IsFlagged)[0].drift)
 
-    def apply(self, plan: Path) -> tuple[Change, ...]:
-        """Applies a saved plan and returns what was done. Where it fails, part of it may be done."""
+    def apply(self, plan: Path, done: list[Change]) -> None:
+        """Applies a saved plan. What was done is in `done`, also where it fails or is stopped."""
         # An empty one is of an earlier apply: this one finds or makes what that could not write down.
         if look(self.folder).errored is None:
             (self.folder / "errored.tfstate").unlink(missing_ok=True)
-        return tuple(self._streamed(self.limits.apply, "apply", str(plan), **_JSON, **_WAIT)[0].applied)
+        self._streamed(self.limits.apply, done, "apply", str(plan), **_JSON, **_WAIT)
 
     def destroy(self) -> tuple[Change, ...]:
         """Takes everything away that the state knows. Where it fails, the rest is still in the state."""
-        options = {"auto_approve": IsFlagged, **_WAIT}
-        return tuple(self._streamed(self.limits.destroy, "destroy", **_JSON, **options)[0].applied)
+        gone: list[Change] = []
+        self._streamed(self.limits.destroy, gone, "destroy", **_JSON, auto_approve=IsFlagged, **_WAIT)
+        return tuple(gone)
 
     def outputs(self) -> dict[str, Any]:
         """The values of the root module's outputs. Sensitive ones are in clear: never print them."""
@@ -128,9 +128,10 @@ class Tofu:
         outcome = self._run(lines.append, self.limits.plan, command, json=IsFlagged)
         return outcome, "\n".join(lines)
 
-    def _streamed(self, limit: float, *words: str, **options: object) -> tuple[Decoder, int]:
-        """What its lines tell while it is at work, and its exit code. Raises StepFailed where that is a failure."""
-        decoder = Decoder(self.context.report, self.veil)
+    def _streamed(self, limit: float, done: list[Change], *words: str, **options: object) -> tuple[Decoder, int]:
+        """What its lines tell while it is at work, and its exit code. Raises StepFailed where that is a failure; also
+        then, what was done is in `done`."""
+        decoder = Decoder(self.context.report, self.veil, done)
         if "lock_timeout" in options:
             if look(self.folder).interrupted:
                 self._await_orphans(min(limit, _LOCK_TIMEOUT))

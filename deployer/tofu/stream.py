@@ -90,10 +90,10 @@ class Decoder:
 
     report: Report
     veil: Callable[[str], str] = str  # for what is said to people
+    applied: list[Change] = field(default_factory=list)
     planned: list[Change] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
     errors: list[Diagnostic] = field(default_factory=list)
-    applied: list[Change] = field(default_factory=list)
     # What a resource's provisioner printed: the cause of a failed local-exec in its own words.
     _printed: dict[str, list[str]] = field(default_factory=dict)
 

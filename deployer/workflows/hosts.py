@@ -87,6 +87,5 @@ def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replace
     for name, host in now.items():
         old = before.get(name)
         is_new = old.id != host.id if old and host.id else name in replaced
-        if is_new:
-            for pinned in filter(None, (old, host)):
-                forget_host_key(known_hosts, pinned.address, pinned.port)
+        for pinned in filter(None, (old, host)) if is_new else ():
+            forget_host_key(known_hosts, pinned.address, pinned.port)

@@ -1,6 +1,6 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import yaml
 
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec
-from deployer.environment import FinishedStep, Provisioned, Provisioning, Resources
+from deployer.environment import FinishedStep, Host, Provisioned, Provisioning, Resources
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import utc_now
 from deployer.files import write_private
@@ -27,7 +27,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
     """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved."""
     session, folder = run.session, run.session.folder
     plan_file = folder.tofu / "deployer.tfplan"
-    replaced: set[str] = set()  # hosts, by name
+    done: list[Change] = []  # by the apply
 
     def render_tofu() -> None:
         render(session, spec)
@@ -42,11 +42,16 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
                 raise StepFailed(problem, kind=FailureKind.INPUT, detail=detail)
         return found.summary
 
+    def forget_keys(now: Mapping[str, Host]) -> None:
+        forget_replaced(run.environment.hosts, now, _made(done, tuple(spec.hosts)), folder.known_hosts)
+
     def apply() -> str:
         run.learn(run.environment.expect_resources(utc_now()))
-        done = tofu.apply(plan_file)
+        try:
+            tofu.apply(plan_file, done)
+        finally:  # a machine may be new although another one failed; nobody will know it later
+            forget_keys(run.environment.hosts)
         plan_file.unlink(missing_ok=True)  # it holds every variable's value, and is stale from now on
-        replaced.update(_made(done, tuple(spec.hosts)))
         state = look(folder.tofu)
         exist = state.condition != "whole" or bool(state.resources)
         run.learn(run.environment.confirm_resources(utc_now(), exist=exist))
@@ -54,7 +59,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
 
     def read_outputs() -> str:
         hosts = read_hosts(tofu.outputs(), spec)
-        forget_replaced(run.environment.hosts, hosts, replaced, folder.known_hosts)
+        forget_keys(hosts)
         run.learn(run.environment.found_hosts(hosts, utc_now()))
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
 
@@ -131,7 +136,7 @@ def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
             return tofu.plan()
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
-        error.help = error.help or f"{again}    # when it is mended"
+        error.help = error.help or again + ("    # when it is mended" if isinstance(error, StepFailed) else "")
         raise
     except OSError as error:
         raise storage_failed("cannot write", tofu.folder, error) from error
@@ -173,7 +178,7 @@ def merged(ours: Any, theirs: Any) -> Any:
     return theirs
 
 
-def _made(done: tuple[Change, ...], hosts: tuple[str, ...]) -> set[str]:
+def _made(done: Iterable[Change], hosts: tuple[str, ...]) -> set[str]:
     """The hosts whose machine an apply made anew, as far as addresses tell: those named as a key of a created resource;
     a created resource that names no host may stand for any of them."""
     made: set[str] = set()

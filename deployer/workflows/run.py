@@ -170,8 +170,7 @@ class Run(Generic[P]):
 
     def _finished(self, outcome: str, cause: str = "") -> None:
         state, seconds = self._saved.state, _since(self._started)
-        event = events.RunFinished(command=self._command, outcome=outcome, state=state, seconds=seconds)
-        self._report(event)
+        self._report(events.RunFinished(command=self._command, outcome=outcome, state=state, seconds=seconds))
         write_recovery(self.session.folder, self._saved, cause, self._log, typed(self.session.context.environ))
 
 

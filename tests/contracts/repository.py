@@ -149,7 +149,7 @@ class RepositoryContract:
             held.at_step("tofu_apply")
             record = repository.holder("demo")
             assert record is not None
-            assert [(child.identity, child.doing) for child in record.children] == [(me, "tofu apply")]
+            assert [(c.pid, c.started, c.doing) for c in record.children] == [(me.pid, me.started, "tofu apply")]
             held.child_ended(me)
             record = repository.holder("demo")
             assert record is not None

@@ -24,6 +24,7 @@ from tests.machines.container.machine import Process, Record
 from tests.watching import meanwhile, until
 
 PROGRAM = Path(sys.executable).parent / "deployer"
+VARIABLES = "\n".join(f'variable "{name}" {{}}' for name in ("environment", "hosts", "user_data", "ssh_public_key"))
 NAME = "box"
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import NAME, Project, Result
+from tests.e2e.project import NAME, VARIABLES, Project, Result
 
 pytestmark = pytest.mark.container
 
-VARIABLES = "\n".join(f'variable "{name}" {{}}' for name in ("environment", "hosts", "user_data", "ssh_public_key"))
 FINE = f"""{VARIABLES}
 resource "terraform_data" "paper" {{}}
 output "hosts" {{

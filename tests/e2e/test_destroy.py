@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import NAME, Project
+from tests.e2e.project import NAME, VARIABLES, Project
 from tests.watching import until
 
 pytestmark = pytest.mark.container
 
-VARIABLES = "\n".join(f'variable "{name}" {{}}' for name in ("environment", "hosts", "user_data", "ssh_public_key"))
 MODULE = f"""{VARIABLES}
 resource "terraform_data" "thing" {{
   provisioner "local-exec" {{

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.project import NAME, Project
+from tests.e2e.project import NAME, VARIABLES, Project
 
 pytestmark = pytest.mark.container
 
@@ -229,3 +229,34 @@ def test_a_machine_that_is_killed_behind_our_back(project: Project) -> None:
     assert project.state["state"] == "configured", "nobody repairs it unasked"
     assert project.run("destroy", NAME, "--yes").code == 0
     assert project.processes() == {}
+
+
+MADE_ANEW = """
+resource "terraform_data" "machine" {
+  for_each         = var.hosts
+  triggers_replace = "%s"
+}
+resource "terraform_data" "neighbour" {
+  depends_on = [terraform_data.machine]
+  provisioner "local-exec" {
+    command = "%s"
+  }
+}
+output "hosts" {
+  value = { for name, _ in var.hosts : name => { address = "127.0.0.1", port = 9 } }
+}
+"""
+
+
+def test_a_machine_made_anew_beside_one_that_fails_shows_a_new_host_key(project: Project) -> None:
+    """Without an id of the machine only that very apply knows of it, and it came to no good end."""
+    project.write(provider=project.module(VARIABLES + MADE_ANEW % ("one", "true")), timeouts={"ssh": 1})
+    project.run("up", f"{NAME}.yml", code=1)
+    known_hosts = project.folder / "ssh" / "known_hosts"
+    pinned = ["[127.0.0.1]:9 ssh-ed25519 AAAA", "192.0.2.1 ssh-ed25519 BBBB"]
+    known_hosts.write_text("\n".join(pinned) + "\n")
+    project.module(VARIABLES + MADE_ANEW % ("two", "false"))
+    project.tofu("taint", "terraform_data.neighbour")
+    project.run("provision", NAME, "--from-start", "--yes", code=1)
+    assert project.state["failure"]["step"] == "tofu_apply"
+    assert known_hosts.read_text().splitlines() == pinned[1:]

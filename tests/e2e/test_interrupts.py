@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.e2e.project import NAME, Project
+from tests.e2e.project import NAME, VARIABLES, Project
 
 pytestmark = pytest.mark.container
 
@@ -115,3 +115,16 @@ def test_during_a_destroy(project: Project) -> None:
     (project.folder / "tofu" / "hold").unlink()
     project.run("destroy", NAME, "--yes")
     assert project.state["state"] == "destroyed"
+
+
+def test_during_a_question(project: Project) -> None:
+    """There is nothing to be mended then, and nothing has begun."""
+    many = 'resource "terraform_data" "many" {\n  count = 3000\n}\n'  # so that planning takes a while
+    project.write(provider=project.module(f"{VARIABLES}\n{many}"))
+    project.run("create", "-f", f"{NAME}.yml")
+    lock = project.folder / "environment.lock"
+    told = project.stopped("plan", NAME, when=lambda: "tofu plan" in lock.read_text())
+    assert told.code == 130
+    assert "Nothing was changed" in told.err
+    assert told.err.splitlines()[-1] == f"  next:  deployer plan {NAME}"
+    assert project.state["state"] == "created"

@@ -210,7 +210,7 @@ def test_an_orphan_keeps_the_environment_until_it_ends(repository: FileRepositor
         assert f"kill -INT {orphan.pid}" in error.help
     record = repository.holder("demo")
     assert record is not None
-    assert record.living_children[0].identity == orphan
+    assert record.living_children[0].pid == orphan.pid
     assert repository.load("demo").state == "created"
     waiter = processes.start("""
         print("waiting", flush=True)

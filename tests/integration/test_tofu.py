@@ -142,7 +142,9 @@ def test_from_nothing_to_nothing(bench: Bench) -> None:
     tofu.validate()
     plan = tofu.plan(bench.plan)
     assert plan.changes == (Change("terraform_data.paper", "create"),)
-    assert tofu.apply(bench.plan) == (Change("terraform_data.paper", "create"),)
+    done: list[Change] = []
+    tofu.apply(bench.plan, done)
+    assert done == [Change("terraform_data.paper", "create")]
     assert tofu.outputs() == {"hosts": {"web": {"address": "hello", "port": 22}}, "password": "!"}
     assert look(bench.folder).condition == "whole"
     assert list(look(bench.folder).resources) == ["terraform_data.paper"]
@@ -162,10 +164,12 @@ def test_a_change_of_outputs_alone_is_worth_an_apply(bench: Bench) -> None:
     tofu = bench.write(MODULE).tofu()
     tofu.init()
     tofu.plan(bench.plan)
-    tofu.apply(bench.plan)
+    tofu.apply(bench.plan, [])
     bench.write(MODULE.replace("port = 22", "port = 2222"))
     assert not tofu.plan(bench.plan).empty
-    assert tofu.apply(bench.plan) == ()
+    done: list[Change] = []
+    tofu.apply(bench.plan, done)
+    assert done == []
     assert tofu.outputs()["hosts"]["web"]["port"] == 2222
 
 
@@ -255,8 +259,10 @@ def test_a_failed_local_exec_is_told_in_its_own_words(bench: Bench) -> None:
     tofu = bench.write(FAILING).tofu()
     tofu.init()
     tofu.plan(bench.plan)
+    done: list[Change] = []
     with pytest.raises(StepFailed) as caught:
-        tofu.apply(bench.plan)
+        tofu.apply(bench.plan, done)
+    assert done == [Change("terraform_data.fine", "create")], "what was done before is told as well"
     assert caught.value.message == 'OpenTofu failed to apply at terraform_data.bad["web"]'
     assert caught.value.detail == "starting / no space left on device (main.tf:7)"
     assert set(look(bench.folder).resources) == {"terraform_data.fine", 'terraform_data.bad["web"]'}
@@ -270,7 +276,7 @@ def test_a_failed_destroy_keeps_what_is_left(bench: Bench) -> None:
     tofu = bench.write(f'resource "terraform_data" "x" {{\n{destroyer}\n}}\n').tofu()
     tofu.init()
     tofu.plan(bench.plan)
-    tofu.apply(bench.plan)
+    tofu.apply(bench.plan, [])
     (bench.folder / "stuck").touch()
     with pytest.raises(StepFailed, match=r"OpenTofu failed to destroy at terraform_data\.x: stuck"):
         tofu.destroy()
@@ -285,9 +291,9 @@ def test_a_stale_plan_is_not_applied(bench: Bench) -> None:
     tofu.plan(bench.plan)
     other = bench.folder / "other.tfplan"
     tofu.plan(other)
-    tofu.apply(other)
+    tofu.apply(other, [])
     with pytest.raises(StepFailed, match="stale"):
-        tofu.apply(bench.plan)
+        tofu.apply(bench.plan, [])
 
 
 def test_reality_that_drifted(bench: Bench, tmp_path: Path) -> None:
@@ -296,7 +302,7 @@ def test_reality_that_drifted(bench: Bench, tmp_path: Path) -> None:
     tofu = bench.write(f'output "address" {{\n  value = file("{tmp_path}/address")\n}}\n').tofu()
     tofu.init()
     tofu.plan(bench.plan)
-    tofu.apply(bench.plan)
+    tofu.apply(bench.plan, [])
     assert tofu.plan().empty
     (tmp_path / "address").write_text("192.0.2.2")
     assert not tofu.plan().empty
@@ -357,7 +363,7 @@ def test_an_interrupt_leaves_the_state_whole_and_unlocked(bench: Bench, command:
     tofu.init()
     tofu.plan(bench.plan)
     if command == "destroy":
-        tofu.apply(bench.plan)
+        tofu.apply(bench.plan, [])
     (bench.folder / "hold").touch()
 
     def stop(event: Event) -> None:
@@ -366,7 +372,7 @@ def test_an_interrupt_leaves_the_state_whole_and_unlocked(bench: Bench, command:
 
     bench.react = stop
     with pytest.raises(Interrupted) as caught:
-        tofu.apply(bench.plan) if command == "apply" else tofu.destroy()
+        tofu.apply(bench.plan, []) if command == "apply" else tofu.destroy()
     assert caught.value.exit_code == 130
     state = look(bench.folder)
     assert state.condition == "whole"
@@ -381,7 +387,7 @@ def test_an_interrupt_leaves_the_state_whole_and_unlocked(bench: Bench, command:
     again = bench.tofu()
     if command == "apply":
         again.plan(bench.plan)
-        again.apply(bench.plan)
+        again.apply(bench.plan, [])
         assert again.plan().empty
     again.destroy()
     assert not look(bench.folder).resources
@@ -425,7 +431,7 @@ def test_a_secret_is_in_no_argv_and_no_event(bench: Bench) -> None:
     with command_lines() as lines:
         tofu.init()
         tofu.plan(bench.plan)
-        tofu.apply(bench.plan)
+        tofu.apply(bench.plan, [])
         assert tofu.outputs()["password"] == f"{CANARY}!"
         tofu.drift()
         tofu.destroy()
@@ -541,7 +547,7 @@ def test_a_kill_is_told_as_such_and_not_with_the_warnings_before_it(bench: Bench
     nowhere = {"TF_CLI_CONFIG_FILE": str(bench.folder / "nowhere")}  # which is a warning on stderr
     context = Context({**bench.env, **nowhere}, bench.interrupts, bench.events.append)
     with pytest.raises(StepFailed) as caught:
-        Tofu(bench.binary, bench.folder, tofu.limits, context).apply(bench.plan)
+        Tofu(bench.binary, bench.folder, tofu.limits, context).apply(bench.plan, [])
     assert "Unable to open CLI configuration file" in bench.text
     assert str(caught.value).startswith("tofu apply was killed by SIGKILL: perhaps by the system, out of memory")
 

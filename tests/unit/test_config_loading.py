@@ -12,6 +12,7 @@ from deployer.bundled import Kind
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import LoadedSpec, Spec
 from deployer.errors import InvalidSpec
+from deployer.workflows.hosts import read_hosts
 
 MINIMAL = "name: demo\nhosts: {web: {}}\n"
 
@@ -287,6 +288,19 @@ def test_what_is_no_address(bundled: Path, address: str) -> None:
     assert complaints(bundled, machine) == [
         "demo.yml:3: hosts.web.address: cannot be used as it is (For `existing`: a name or IP address, without a port)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("user", "fits"), [("admin@corp.example", True), ("j.doe", True), ("-oX=y", False), ("a b", False)]
+)
+def test_what_is_read_as_a_login_can_be_used_as_one(bundled: Path, user: str, *, fits: bool) -> None:
+    machine = f"name: demo\nprovider: existing\nhosts: {{web: {{address: 192.0.2.1, user: '{user}'}}}}\n"
+    if fits:
+        spec = load(bundled, machine).spec
+        given = {"address": "192.0.2.1", "user": spec.hosts["web"].user}
+        assert read_hosts({"hosts": {"web": given}}, spec)["web"].user == user
+    else:
+        assert [c.partition(" cannot")[0] for c in complaints(bundled, machine)] == ["demo.yml:3: hosts.web.user:"]
 
 
 def test_a_provider_that_is_a_path(bundled: Path) -> None:

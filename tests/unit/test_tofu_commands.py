@@ -46,11 +46,8 @@ def argv(tofu: Tofu, command: Callable[[Tofu], object]) -> list[str]:
             ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock-timeout=120s", f"-out={PLAN}"],
         ),
         (lambda tofu: tofu.plan(), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
-        (
-            lambda tofu: tofu.drift(),
-            ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false", "-refresh-only"],
-        ),
-        (lambda tofu: tofu.apply(PLAN), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
+        (lambda tofu: tofu.drift(), ["plan", "-json", "-input=false", "-lock=false", "-refresh-only"]),
+        (lambda tofu: tofu.apply(PLAN, []), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
         (lambda tofu: tofu.outputs(), ["output", "-json"]),
         (lambda tofu: tofu.destroy(), ["destroy", "-json", "-input=false", "-auto-approve", "-lock-timeout=120s"]),
     ],
