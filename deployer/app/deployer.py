@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deployer import environment as states
 from deployer.ansible.inventory import inventory_data
 from deployer.app.doctor import Check, examine
-from deployer.app.overview import Overview, compare, finished_steps, overview, problem_with
+from deployer.app.overview import Overview, compare, finished_steps, overview, problems_with
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
@@ -236,10 +236,10 @@ class Deployer:
                 session.context.report(Notice(message=message))
                 if provision.is_another(spec, tofu.folder):  # what makes no difference now may when they are destroyed
                     provision.take_over(session, spec, tofu)
-                for target in targets(before, spec, session.folder):
-                    if problem := problem_with(target, session.context):
-                        told = f"{problem}; to look: deployer show {before.name} --refresh"
-                        session.context.report(Notice(message=told, level="warning"))
+                hosts = targets(before, spec, session.folder)
+                for problem in filter(None, problems_with(hosts, session.context)):
+                    told = f"{problem}; to look: deployer show {before.name} --refresh"
+                    session.context.report(Notice(message=told, level="warning"))
                 return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
             if confirm is not None and not nothing and not confirm(changes):
                 raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")

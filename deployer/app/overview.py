@@ -4,6 +4,7 @@ And what really is, beside what is saved: OpenTofu's view and whether hosts answ
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,19 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
         yield f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}"
     elif environment.resources is not Resources.NONE:
         yield from _planned(tofu)
-    for target in targets:
-        problem = problem_with(target, context)
+    for target, problem in zip(targets, problems_with(targets, context), strict=True):
         same = f"same: {target.name} answers at {target.address} port {target.port}"
         yield f"differs: {problem}" if problem else same
 
 
-def problem_with(target: Target, context: Context) -> str:
-    """Why nobody can work on that host, if so: it does not answer, is another machine, or does not let us in."""
+def problems_with(targets: Sequence[Target], context: Context) -> list[str]:
+    """Of each host, all asked side by side, why nobody can work on it, if so: it does not answer, is another machine,
+    or does not let us in."""
+    with ThreadPoolExecutor(max_workers=20) as pool:
+        return list(pool.map(lambda target: _problem_with(target, context), targets))
+
+
+def _problem_with(target: Target, context: Context) -> str:
     name, where = target.name, f"at {target.address} port {target.port}"
     login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
     if login and login.returncode == 0:

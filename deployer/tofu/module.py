@@ -14,6 +14,7 @@ from deployer.files import write_atomically, write_private
 
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
+_LOCK = ".terraform.lock.hcl"
 # Other people's state and caches.
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
@@ -79,8 +80,10 @@ def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
 def module_differs(source: Path, folder: Path) -> bool:
     """Whether the module in `source` is there, and another than the one `folder` holds. Raises OSError."""
     files = _files(source, folder)
-    same, _, _ = filecmp.cmpfiles(source, folder, files, shallow=False)
-    return source.is_dir() and not files == _manifest(folder) == set(same)
+    same, others, _ = filecmp.cmpfiles(source, folder, files, shallow=False)
+    # `init` adds what this computer's providers must be to the lock file of a module that was locked on another one.
+    grown = {_LOCK} if _LOCK in others and _lines(source / _LOCK) <= _lines(folder / _LOCK) else set[str]()
+    return source.is_dir() and not files == _manifest(folder) == grown.union(same)
 
 
 def _files(source: Path, folder: Path) -> set[str]:
@@ -103,6 +106,10 @@ def _see_all_is_inside(source: Path, names: set[str]) -> None:
             if os.path.normpath(Path(name).parent / used).startswith(".."):
                 way_out = "deployer works on a copy of the module: move that folder into it, or give its absolute path"
                 raise _unfit(f"{source / name} uses {used}, which lies outside the module", way_out)
+
+
+def _lines(file: Path) -> set[bytes]:
+    return set(file.read_bytes().splitlines())
 
 
 def _manifest(folder: Path) -> set[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
 from deployer.process import Context, Interrupts
 from deployer.tofu.engine import Tofu, tofu_environment
+from deployer.tofu.install import this_platform
+from deployer.tofu.module import copy_module, module_differs
 from deployer.tofu.state import locked_by, look
 from deployer.tofu.stream import Change
 from tests.watching import command_lines, until
@@ -202,21 +206,45 @@ def test_a_module_that_is_not_valid(bench: Bench) -> None:
 
 
 def test_a_provider_that_does_not_exist(bench: Bench) -> None:
-    # No registry is asked: the only place to look is an empty folder.
-    rc = bench.folder.parent / "tofurc"
-    mirror = bench.folder.parent / "mirror"
+    bench.write('terraform {\n  required_providers { cloud = { source = "example/cloud" } }\n}\n')
+    with pytest.raises(StepFailed) as caught:
+        mirrored(bench)[0].init()
+    assert "example/cloud" in caught.value.detail
+
+
+def mirrored(bench: Bench) -> tuple[Tofu, Path]:
+    """An engine that asks no registry, and the folder which is the only place where it looks."""
+    rc, mirror = bench.folder.parent / "tofurc", bench.folder.parent / "mirror"
     mirror.mkdir()
     rc.write_text(f'provider_installation {{\n  filesystem_mirror {{ path = "{mirror}" }}\n}}\n')
-    bench.write('terraform {\n  required_providers { cloud = { source = "example/cloud" } }\n}\n')
-    tofu = Tofu(
-        bench.binary,
-        bench.folder,
-        Timeouts(init=60, plan=60, apply=60, destroy=60),
-        Context({**bench.env, "TF_CLI_CONFIG_FILE": str(rc)}, bench.interrupts, bench.events.append),
+    tofu = bench.tofu()
+    return replace(tofu, context=replace(tofu.context, environ={**bench.env, "TF_CLI_CONFIG_FILE": str(rc)})), mirror
+
+
+def test_a_module_that_was_locked_on_another_computer_is_the_same_after_init(bench: Bench) -> None:
+    """`init` adds to our copy of its lock file; else the module would be copied and initialised at each run."""
+    tofu, mirror = mirrored(bench)
+    package = mirror / "example.com/me/cloud" / f"terraform-provider-cloud_1.0.0_{this_platform()}.zip"
+    package.parent.mkdir(parents=True)
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("terraform-provider-cloud_v1.0.0", "#!/bin/sh\n")
+    source = bench.folder.parent / "infra"
+    source.mkdir()
+    (source / "main.tf").write_text(
+        'terraform {\n  required_providers { cloud = { source = "example.com/me/cloud" } }\n}\n'
     )
-    with pytest.raises(StepFailed) as caught:
-        tofu.init()
-    assert "example/cloud" in caught.value.detail
+    checksum = hashlib.sha256(package.read_bytes()).hexdigest()
+    lock = 'provider "example.com/me/cloud" {{\n  version = "1.0.0"\n  hashes = [\n    "zh:{}",\n  ]\n}}\n'
+    (source / ".terraform.lock.hcl").write_text(lock.format(checksum))
+    copy_module(source, bench.folder)
+    tofu.init()
+    assert "h1:" in (bench.folder / ".terraform.lock.hcl").read_text(), "it has grown"
+    assert not module_differs(source, bench.folder)
+    assert not copy_module(source, bench.folder)
+    (source / ".terraform.lock.hcl").write_text(lock.format("0" * 64))
+    assert module_differs(source, bench.folder)
+    (source / ".terraform.lock.hcl").unlink()
+    assert module_differs(source, bench.folder)
 
 
 def test_two_inits_do_not_unpack_at_once(bench: Bench) -> None:
