@@ -274,6 +274,12 @@ AnyEnvironment = Annotated[
 ]
 
 
+def finished_steps(environment: AnyEnvironment) -> tuple[FinishedStep, ...]:
+    """The steps of the command that is at work, or was the last one."""
+    progress = environment.progress if isinstance(environment, InProgress) else environment
+    return getattr(progress, "finished", ())
+
+
 def create(
     name: str, spec: dict[str, JsonValue], file: str, at: datetime, resources: Resources = Resources.NONE
 ) -> Created:

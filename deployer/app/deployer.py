@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from deployer import environment as states
 from deployer.ansible.inventory import inventory_data
 from deployer.app.doctor import Check, examine
-from deployer.app.overview import Overview, compare, finished_steps, overview, problems_with
+from deployer.app.overview import Overview, compare, overview, problems_with
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
-from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning
+from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning, finished_steps
 from deployer.errors import Declined, DeployerError, InvalidInput, InvalidSpec, UnreadableState, WrongState
 from deployer.events import Event, Notice, Report, ignore, utc_now
 from deployer.process import Context, Interrupts
@@ -27,6 +27,7 @@ from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
 from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.engine import Tofu, tofu_environment
+from deployer.tofu.module import put_back
 from deployer.tofu.state import look
 from deployer.tofu.stream import Plan
 from deployer.veil import veil
@@ -120,20 +121,22 @@ class Deployer:
                 return before
             if not abandon:
                 # Said before anything changes: from here the way out may be to provision, which `destroying` bars.
-                see_all_is_known(folder, before)
+                see_all_is_known(folder, before, destroys=True)
             run = Run(session, before, before.start_destroy(session.run_id, utc_now()))
             needed = not abandon and destroy.something_to_destroy(before, folder)
-            tofu = self._tofu(folder, spec, session.context) if needed else None
+            tofu = self._working(session, spec) if needed else None
             return destroy.destroy(run, tofu, spec)
 
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""
         with self._session(name, "plan") as session:
-            before, spec, folder = self._load(name)
+            before, spec, _ = self._load(name)
             if not isinstance(before, states.Provisionable):
                 raise _gone(before, session)
             self._look_at_file(before, session)
-            return provision.preview(session, spec, self._tofu(folder, spec, session.context), f"deployer plan {name}")
+            if before.resources == "present":
+                see_all_is_known(session.folder, before, destroys=False)
+            return provision.preview(session, spec, self._working(session, spec), f"deployer plan {name}")
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -155,8 +158,8 @@ class Deployer:
         reality: tuple[str, ...] = ()
         if refresh:
             context = replace(self._context, report=ignore)
-            hosts = targets(environment, spec, folder)
-            reality = tuple(compare(environment, self._tofu(folder, spec, context), hosts, context))
+            hosts, tofu = targets(environment, spec, folder), self._tofu(folder, context, spec)
+            reality = tuple(compare(environment, spec, tofu, hosts, context))
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
@@ -219,17 +222,19 @@ class Deployer:
             why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
             raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
         if before.resources == "present":
-            see_all_is_known(session.folder, before)
-        tofu = self._tofu(session.folder, spec, session.context)
+            see_all_is_known(session.folder, before, destroys=False)
+        tofu = self._working(session, spec, self._spec(before))
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
-        if remakes or done or isinstance(before, states.Configurable):
+        agreed: Plan | None = None
+        if before.resources != "none" or done or isinstance(before, states.Configurable):
             again = f"deployer {session.command} {quote(file) if accepted else before.name}"
             plan = provision.preview(session, spec, tofu, again)
             moved = () if before.file == file or not changed else (f"file: {before.file} -> {file}",)
             changes = Changes((*moved, *spec_changes(before.spec, wanted.data)), plan)
             nothing = not changed and plan.empty
-            if nothing and isinstance(before, states.Configurable) and not from_start:
+            is_idle = nothing and not from_start and provision.addresses_hold(before, spec, tofu)
+            if is_idle and isinstance(before, states.Configurable):
                 message = f"OpenTofu has nothing to do: environment {before.name} is as it was accepted"
                 if isinstance(before, states.Configured):
                     message += f"; after a change in a playbook: deployer configure {before.name}"
@@ -241,11 +246,14 @@ class Deployer:
                     told = f"{problem}; to look: deployer show {before.name} --refresh"
                     session.context.report(Notice(message=told, level="warning"))
                 return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
-            if confirm is not None and not nothing and not confirm(changes):
+            agreed = plan if confirm else None
+            # What went wrong half-way is brought to its end unasked, as long as it takes nothing away.
+            goes_on = not (remakes or done or isinstance(before, states.Configurable) or plan.risky)
+            if confirm is not None and not nothing and not goes_on and not confirm(changes):
                 raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             done = done if plan.empty else ()  # a machine may have died while it was waited for
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
-        return provision.provision(Run(session, before, started), spec, tofu)
+        return provision.provision(Run(session, before, started), spec, tofu, agreed)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         if not isinstance(before, states.Configurable):
@@ -286,14 +294,18 @@ class Deployer:
                 journal(Notice(message=f"environments are kept in {self.home} from now on"))
             yield Session(command, held, held.folder, run_id, journal.log, context)
 
-    def _tofu(self, folder: EnvironmentFolder, spec: Spec, context: Context) -> Tofu:
+    def _working(self, session: Session, spec: Spec, *before: Spec) -> Tofu:
+        tofu = self._tofu(session.folder, session.context, spec, *before)
+        put_back(tofu.folder, tofu.init)  # a question that was killed may have left its module there
+        return tofu
+
+    def _tofu(self, folder: EnvironmentFolder, context: Context, spec: Spec, *before: Spec) -> Tofu:
         engine = find_engine(context)
         plugins = cache_directory(context.environ) / "plugins"
         with suppress(DeployerError):  # a home that cannot be written: then each environment downloads its own
             private_directory(plugins)
         environ = tofu_environment(context.environ, plugins)
-        options = {"provider": spec.provider.options, **{name: host.options for name, host in spec.hosts.items()}}
-        hidden = veil(options, secrets_alone=True)
+        hidden = veil({**_options(spec), "before": [_options(one) for one in before]}, secrets_alone=True)
         return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ), hidden)
 
     def _readable(self) -> Iterator[tuple[AnyEnvironment, Spec, EnvironmentFolder]]:
@@ -328,6 +340,10 @@ def _heard(report: Report) -> Report:
             log.exception("the report of the event %s failed", event.kind)
 
     return hear
+
+
+def _options(spec: Spec) -> dict[str, object]:
+    return {"provider": spec.provider.options, "hosts": {name: host.options for name, host in spec.hosts.items()}}
 
 
 def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.config.model import Spec
-from deployer.environment import AnyEnvironment, Configurable, FinishedStep, InProgress, Resources
+from deployer.environment import AnyEnvironment, Configurable, InProgress, Resources, finished_steps
 from deployer.errors import DeployerError
 from deployer.events import one_line
 from deployer.process import Context
@@ -20,6 +20,7 @@ from deployer.storage.lock import Record
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 from deployer.workflows.advice import again, next_commands, what_exists
+from deployer.workflows.provision import addresses_hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +87,9 @@ def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
     return str(failed) if failed.is_file() else max(map(str, folder.logs.glob("*.log")), default="")
 
 
-def finished_steps(environment: AnyEnvironment) -> tuple[FinishedStep, ...]:
-    """The steps of the command that is at work, or was the last one."""
-    progress = environment.progress if isinstance(environment, InProgress) else environment
-    return getattr(progress, "finished", ())
-
-
-def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], context: Context) -> Iterator[str]:
+def compare(
+    environment: AnyEnvironment, spec: Spec, tofu: Tofu, targets: Sequence[Target], context: Context
+) -> Iterator[str]:
     """Lines for people; the first word of each is `same`, `differs` or `unknown`."""
     state = look(tofu.folder)
     if state.errored is not None:
@@ -104,6 +101,8 @@ def compare(environment: AnyEnvironment, tofu: Tofu, targets: Sequence[Target], 
         yield f"{'same' if expected else 'differs'}: OpenTofu's state is {state.condition}"
     elif environment.resources is not Resources.NONE:
         yield from _planned(tofu)
+        if environment.hosts and not addresses_hold(environment, spec, tofu):
+            yield "differs: OpenTofu would hand out other addresses than those on record"
     for target, problem in zip(targets, problems_with(targets, context), strict=True):
         same = f"same: {target.name} answers at {target.address} port {target.port}"
         yield f"differs: {problem}" if problem else same
@@ -135,5 +134,6 @@ def _planned(tofu: Tofu) -> list[str]:
         plan = tofu.plan()
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
-    changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in plan.changes]
+    would = [change for change in plan.changes if not plan.empty]
+    changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in would]
     return changed or ["same: OpenTofu finds everything as it was made"]

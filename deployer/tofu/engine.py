@@ -20,7 +20,7 @@ from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Notice, ignore, printable
 from deployer.process import Context, Deadline, Outcome, Request, Stream, left_at_work, run
-from deployer.tofu.state import locked_by, look
+from deployer.tofu.state import APPLYING, locked_by, look
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
 # Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
@@ -103,11 +103,11 @@ class Tofu:
         return tuple(self._streamed(self.limits.plan, [], "plan", **_JSON, lock=False, refresh_only=IsFlagged)[0].drift)
 
     def apply(self, plan: Path, done: list[Change]) -> None:
-        """Applies a saved plan. What was done is in `done`, also where it fails or is stopped."""
+        """Applies a saved plan, which is used up. What was done is in `done`, also where it fails or is stopped."""
         # An empty one is of an earlier apply: this one finds or makes what that could not write down.
         if look(self.folder).errored is None:
             (self.folder / "errored.tfstate").unlink(missing_ok=True)
-        self._streamed(self.limits.apply, done, "apply", str(plan), **_JSON, **_WAIT)
+        self._streamed(self.limits.apply, done, "apply", str(plan.replace(self.folder / APPLYING)), **_JSON, **_WAIT)
 
     def destroy(self) -> tuple[Change, ...]:
         """Takes everything away that the state knows. Where it fails, the rest is still in the state."""
@@ -174,6 +174,8 @@ class Tofu:
 
         request = Request(argv=argv, doing=doing, cwd=self.folder, timeout=limit, grace=_GRACE)
         outcome = run(request, self.context, hear)
+        if words[0] == "apply" and outcome.returncode >= 0:  # it ended by itself, and knows what it has made
+            (self.folder / APPLYING).unlink(missing_ok=True)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.
             end = f"{doing} ended with code {outcome.returncode} after {outcome.seconds:.0f} s"

@@ -15,6 +15,7 @@ from deployer.files import write_atomically, write_private
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
 _LOCK = ".terraform.lock.hcl"
+_KEPT, _PUT_ASIDE = ".deployer-kept", ".deployer-kept.new"  # the latter is not whole, and does not count
 # Other people's state and caches.
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
@@ -40,14 +41,18 @@ def copy_module(source: Path, folder: Path) -> bool:
         return False
     before, now = _manifest(folder), _files(source, folder)
     _see_all_is_inside(source, now)
+    write_private(folder / _MANIFEST, sorted(before | now))  # where this stops half-way, nothing is left for good
+    for stale in before - now:
+        (folder / stale).unlink(missing_ok=True)
+        for parent in (folder / stale).parents[: len(Path(stale).parents) - 1]:  # a file may come in its place
+            with suppress(OSError):
+                parent.rmdir()
     for name in now:
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
         for parent in reversed(Path(name).parents):
             (folder / parent).mkdir(mode=0o700, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
         (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
-    for stale in before - now:
-        (folder / stale).unlink(missing_ok=True)
     write_private(folder / _MANIFEST, sorted(now))
     return True
 
@@ -55,26 +60,43 @@ def copy_module(source: Path, folder: Path) -> bool:
 @contextmanager
 def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
     """Whatever is copied to `folder` while the block runs, in the end it holds the module and the variables that it
-    held before: those that its machines were made with, and go away with. `again` is called where the module had to be
-    put back: what OpenTofu has noted is of another one then. Raises OSError."""
-    names = _manifest(folder)
-    paths = [path for name in (*names, _MANIFEST, VARIABLES) if (path := folder / name).is_file()]
-    kept = [(path, path.read_bytes(), path.stat().st_mode) for path in paths]
+    held before: those that its machines were made with, and go away with. Where we are killed meanwhile, `put_back`
+    does it later. Raises OSError."""
+    new = folder / _PUT_ASIDE
+    shutil.rmtree(new, ignore_errors=True)
+    for name in filter(lambda name: (folder / name).is_file(), (*_manifest(folder), _MANIFEST, VARIABLES)):
+        (new / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy2(folder / name, new / name)
+    if new.is_dir():
+        new.replace(folder / _KEPT)
     try:
         yield
     finally:
-        another = folder / _MANIFEST in paths and _manifest(folder) != names
-        for name in _manifest(folder) - names if another else ():
-            (folder / name).unlink(missing_ok=True)
-        for path, content, mode in kept:
-            if not path.is_file() or path.read_bytes() != content:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomically(path, content)
-                path.chmod(mode)
-                another = another or path.name != VARIABLES
-        if another:
-            with suppress(StepFailed):  # it is as it was before, which may not have been valid
-                again()
+        put_back(folder, again, another=False)
+
+
+def put_back(folder: Path, again: Callable[[], None], *, another: bool = True) -> None:
+    """Puts back what a question has put aside, if anything. `again` is called where `another` module was in its place,
+    as it may have been where that question was killed: what OpenTofu has noted is of that one. Raises OSError."""
+    kept = folder / _KEPT
+    if not kept.is_dir():
+        return
+    stale = _manifest(folder) - _manifest(kept) if (kept / _MANIFEST).exists() else set[str]()
+    another = another or bool(stale)
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    for file in sorted(filter(Path.is_file, kept.rglob("*")), key=lambda file: file.name == _MANIFEST):  # it comes last
+        target = folder / file.relative_to(kept)
+        if not target.is_file() or not filecmp.cmp(file, target, shallow=False):
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(target, file.read_bytes())
+            target.chmod(file.stat().st_mode)
+            another = another or file.name != VARIABLES
+    if another:
+        with suppress(StepFailed):  # it is as it was before, which may not have been valid
+            again()
+    kept.replace(folder / _PUT_ASIDE)  # at once, or who is killed now would put a part of it back
+    shutil.rmtree(folder / _PUT_ASIDE)
 
 
 def module_differs(source: Path, folder: Path) -> bool:

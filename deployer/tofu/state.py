@@ -13,6 +13,7 @@ from typing import Any, Literal
 from deployer.events import printable
 
 _NOTE = ".terraform.tfstate.lock.info"
+APPLYING = "deployer.applying"  # the plan, while OpenTofu is at it
 
 Condition = Literal["absent", "empty", "damaged", "whole", "remote", "encrypted"]
 
@@ -24,7 +25,8 @@ class LocalState:
 
     `resources` are the addresses of what exists, each with the provider's own id.
     `interrupted` says that what an OpenTofu which no longer runs was making may not be in the state: it was killed, and
-    left its lock's note, or the disk was so full that it left an errored.tfstate of zero bytes.
+    left its lock's note (a `remote` one the plan that it applied), or the disk was so full that it left an
+    errored.tfstate of zero bytes.
     `errored` is the state that OpenTofu could not write to its place, to be pushed by hand.
     """
 
@@ -39,9 +41,11 @@ def look(folder: Path) -> LocalState:
     """Reads the files in `folder`; never raises: what cannot be read is damaged."""
     errored = folder / "errored.tfstate"
     size = _size(errored)
-    # An empty note is of an OpenTofu that had no room for it, and did nothing.
-    interrupted = size == 0 or (bool(_size(folder / _NOTE)) and _lock_holder(folder) is None)
     condition, resources = _contents(folder)
+    # An empty note is of an OpenTofu that had no room for it, and did nothing; and so did one that planned.
+    noted = bool(_size(folder / _NOTE)) and "(OperationTypePlan," not in _note(folder)
+    was_at_work = (folder / APPLYING).exists() if condition == "remote" else noted
+    interrupted = size == 0 or (was_at_work and _lock_holder(folder) is None)
     return LocalState(condition, resources, interrupted=interrupted, errored=errored if size else None)
 
 
@@ -81,10 +85,9 @@ def _note(folder: Path) -> str:
 
 
 def _contents(folder: Path) -> tuple[Condition, dict[str, str]]:
-    # OpenTofu notes a configured backend here at init; without one there is no such file.
-    if (folder / ".terraform" / "terraform.tfstate").exists():
-        return "remote", {}
     try:
+        if _is_elsewhere(folder):
+            return "remote", {}
         text = (folder / "terraform.tfstate").read_text(encoding="utf-8")  # OpenTofu reads no other encoding
         if not text.strip():
             return "empty", {}
@@ -98,6 +101,15 @@ def _contents(folder: Path) -> tuple[Condition, dict[str, str]]:
     # With OSError it is a folder, or on a disk that does not give it out: nothing that OpenTofu could work with.
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "damaged", {}
+
+
+def _is_elsewhere(folder: Path) -> bool:
+    # OpenTofu notes a configured backend here at init; without one there is no such file.
+    note = folder / ".terraform" / "terraform.tfstate"
+    if not note.exists():
+        return False
+    backend = json.loads(note.read_text(encoding="utf-8"))["backend"]
+    return (backend["type"], backend["config"].get("path")) != ("local", None)
 
 
 def _address(resource: dict[str, Any], instance: dict[str, Any]) -> str:

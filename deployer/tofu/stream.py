@@ -18,21 +18,28 @@ _Text = Annotated[str, AfterValidator(printable)]
 
 @dataclass(frozen=True)
 class Change:
-    """What OpenTofu would do, or did, with one resource: create, update, replace, delete, read, move, drift."""
+    """What OpenTofu would do, or did, with one resource: create, update, replace, delete, read, move, import; and why,
+    in its own word, where it says so (`tainted`: making it failed)."""
 
     address: str
     action: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an apply would do; empty where it would do nothing."""
+    """What an apply would do; empty where it would change nothing."""
 
     changes: tuple[Change, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return not self.changes
+        return all(change.action == "read" for change in self.changes)
+
+    @property
+    def risky(self) -> list[Change]:
+        """By which something that works may be lost."""
+        return [c for c in self.changes if c.action in ("update", "replace", "delete") and c.reason != "tainted"]
 
     @property
     def summary(self) -> str:
@@ -71,6 +78,8 @@ class _Work(BaseModel):
 
     address: Annotated[_Text, Field(validation_alias=AliasPath("resource", "addr"))] = ""
     action: _Text = ""
+    reason: _Text = ""
+    importing: object = None
     elapsed_seconds: float = Field(default=0.0, ge=0, le=1e9)
     output: _Text = ""
 
@@ -110,8 +119,10 @@ class Decoder:
         if line.type == "version" and not line.ui.startswith("1."):
             detail = f"its -json output is version {line.ui!r}; version 1 is understood"
             raise StepFailed("this OpenTofu speaks an unknown format", kind=FailureKind.TOOL, detail=detail)
+        if line.work.importing and action in ("noop", "update"):
+            action = "import"  # of what is there: the module says so
         if line.type == "planned_change" and action != "noop":
-            self.planned.append(Change(address, action))
+            self.planned.append(Change(address, action, line.work.reason))
         elif line.type == "resource_drift":
             self.drift.append(Change(address, action))
         elif status := _STATUS.get(line.type):

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from deployer.environment import AnyEnvironment, ConfigureFailed, DestroyFailed, Destroying, Resources
+from deployer.environment import AnyEnvironment, ConfigureFailed, Resources, finished_steps
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import printable, utc_now
 from deployer.files import write_atomically
@@ -20,13 +20,24 @@ def what_exists(environment: AnyEnvironment, tofu: Path) -> str:
     match environment.resources:
         case Resources.NONE:
             return "No machine was made; its hosts were there before." if hosts else "Nothing exists."
+        case Resources.PRESENT if hosts and _as_read(environment):
+            return f"The machines were made: {hosts}."
+        case Resources.PRESENT:
+            before = f"; before this run they were {hosts}" if hosts else ""
+            return f"Machines were made, and OpenTofu knows them, in {tofu}{before}."
         case Resources.POSSIBLE:
             return f"Machines may exist; what OpenTofu knows of them is in {tofu}."
-        case Resources.PRESENT:
-            return f"The machines were made: {hosts or f'OpenTofu knows them, in {tofu}'}."
+
+
+def _as_read(environment: AnyEnvironment) -> bool:
+    """Whether nothing was made or taken away since the hosts on record were read from OpenTofu's outputs."""
+    if environment.state in ("provisioning", "provision_failed"):
+        return any(step.name == "read_outputs" for step in finished_steps(environment))
+    return environment.state not in _TAKES_AWAY
 
 
 _DOUBT = "machines may exist that {} does not know, so this is not called destroyed, nor planned anew"
+_TAKES_AWAY = ("destroying", "destroy_failed")
 _NOT_THE_PLAYBOOKS = (FailureKind.UNREACHABLE, FailureKind.TIMEOUT)
 _NEXT = {
     "created": "up plan",
@@ -61,20 +72,21 @@ def again(environment: AnyEnvironment, command: str) -> str:
     return f"deployer {command} {name}{host}"
 
 
-def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment) -> None:
-    """Raises StepFailed, with the way out, where "nothing is left" would be a guess."""
+def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment, *, destroys: bool) -> None:
+    """Raises StepFailed, with the way out, where OpenTofu's state is lost; for a destroy also where an apply was cut
+    short: "nothing is left" would be a guess."""
     remains = f"The environment {environment.name} stays {environment.state}, and everything in its place."
     name, known, state = environment.name, environment.resources, look(folder.tofu)
     see_state_was_saved(folder, state, remains)
     # A destruction that has begun cannot have made anything.
-    may_go_on = known is Resources.POSSIBLE and not isinstance(environment, (Destroying, DestroyFailed))
-    if state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE):
-        problem = f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {state.condition}"
-    elif state.interrupted and may_go_on:
-        problem = "OpenTofu was cut short (killed, or a full disk) and may not have written down all that it made"
-    else:
+    may_go_on = known is not Resources.NONE and environment.state not in _TAKES_AWAY
+    lost = state.condition == "damaged" or (state.condition in ("absent", "empty") and known is not Resources.NONE)
+    if not lost and not (destroys and state.interrupted and may_go_on):
         return
-    if may_go_on:
+    problem = "OpenTofu was cut short (killed, or a full disk) and may not have written down all that it made"
+    if lost:
+        problem = f"OpenTofu's state {folder.tofu / 'terraform.tfstate'} is {state.condition}"
+    if may_go_on and (not lost or known is Resources.POSSIBLE):
         way_out = f"deployer provision {name} --from-start    # takes up what was begun; then destroy knows all of it"
     elif (folder.tofu / "terraform.tfstate.backup").is_file():
         way_out = f"{folder.enter_tofu} && cp terraform.tfstate.backup terraform.tfstate && tofu state list"

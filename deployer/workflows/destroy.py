@@ -11,8 +11,9 @@ from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
+from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
-from deployer.workflows.provision import is_another, preview, render, take_over
+from deployer.workflows.provision import is_another, named, preview, take_over
 from deployer.workflows.run import Run
 
 
@@ -43,13 +44,7 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
 
 def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     try:
-        if not (tofu.folder / ".terraform").exists():
-            tofu.init()
-        tofu.validate()
-    except StepFailed:
-        _make_valid(run, tofu, spec)
-    try:
-        gone = tofu.destroy()
+        gone = _destroyed(tofu)
     except StepFailed as error:
         if error.kind is not FailureKind.TOFU or error.help:  # what has advice of its own is no matter of the module's
             raise
@@ -60,20 +55,19 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
         gone = tofu.destroy()
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
-    if not gone and spec.provider.name != "existing":  # whose machines are to answer afterwards
-        _see_nobody_answers(run, spec)
+    if spec.provider.name != "existing":  # whose machines are to answer afterwards
+        _see_nobody_answers(run, spec, named(gone, "delete", tuple(run.environment.hosts)))
     return f"{len(gone)} destroyed"
 
 
-def _make_valid(run: Run[Destroying], tofu: Tofu, spec: Spec) -> None:
-    try:  # a question about another module may have left that one's providers
-        tofu.init()
+def _destroyed(tofu: Tofu) -> tuple[Change, ...]:
+    try:
+        if not (tofu.folder / ".terraform").exists():
+            tofu.init()
         tofu.validate()
-    except StepFailed:
-        # A change that failed before its apply may have left a module here that is not valid. Who has mended it since
-        # must not have to mend our copy of it as well.
-        render(run.session, spec)
+    except StepFailed:  # its notes may be of another module
         tofu.init()
+    return tofu.destroy()
 
 
 def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
@@ -89,14 +83,15 @@ def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
     return False
 
 
-def _see_nobody_answers(run: Run[Destroying], spec: Spec) -> None:
-    """Raises StepFailed where OpenTofu knew of nothing to take away, and yet a machine on record answers: its state was
-    lost and written anew, or the machine was taken out of it. What shows another host key only has its address."""
+def _see_nobody_answers(run: Run[Destroying], spec: Spec, gone: set[str]) -> None:
+    """Raises StepFailed where OpenTofu knew of nothing to take away that bears a host's name, and yet it answers: its
+    state was lost and written anew, or the machine was taken out of it. What shows another host key only has its
+    address."""
     for target in targets(run.environment, spec, run.session.folder):
-        who, _ = who_answers(target, run.session.context)
+        who = "nobody" if target.name in gone else who_answers(target, run.session.context)[0]
         if who in ("unknown", "ours"):
             where = f"{target.address} port {target.port}"
-            problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing to destroy"
+            problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing of it to destroy"
             detail = "its state may have lost the machine, so this is not called destroyed"
             way_out = f"deployer show {run.environment.name} --refresh    # once the machine itself is gone: "
             way_out += f"deployer destroy {run.environment.name} --abandon --yes"

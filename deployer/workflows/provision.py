@@ -1,6 +1,7 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import yaml
 
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec
-from deployer.environment import FinishedStep, Host, Provisioned, Provisioning, Resources
+from deployer.environment import Environment, FinishedStep, Host, Provisioned, Provisioning, Resources
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import utc_now
+from deployer.events import Notice, utc_now
 from deployer.files import write_private
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
@@ -23,8 +24,9 @@ from deployer.workflows.hosts import forget_replaced, private_key, public_key, r
 from deployer.workflows.run import Run, Session, Step
 
 
-def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
-    """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved."""
+def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | None = None) -> Provisioned:
+    """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved; also where
+    something risky would be done that is not in `agreed`, if that is given."""
     session, folder = run.session, run.session.folder
     plan_file = folder.tofu / "deployer.tfplan"
     done: list[Change] = []  # by the apply
@@ -35,15 +37,18 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
         found = tofu.plan(plan_file)
-        for change in found.changes if run.environment.resources is Resources.NONE else ():
-            if change.action in ("update", "replace", "delete"):
-                problem = f"the plan would {change.action} {change.address}, which this environment has not made"
+        for change in found.risky:
+            would = f"the plan would {change.action} {change.address}"
+            if run.environment.resources is Resources.NONE:
                 detail = "has the module a backend whose state is another environment's? (docs/providers.md)"
-                raise StepFailed(problem, kind=FailureKind.INPUT, detail=detail)
+                raise StepFailed(f"{would}, which this environment has not made", kind=FailureKind.INPUT, detail=detail)
+            if agreed is not None and change not in agreed.changes:
+                detail = "the module, or what is there, has changed since it was asked"
+                raise StepFailed(f"{would}, which was not confirmed", kind=FailureKind.INPUT, detail=detail)
         return found.summary
 
     def forget_keys(now: Mapping[str, Host]) -> None:
-        forget_replaced(run.environment.hosts, now, _made(done, tuple(spec.hosts)), folder.known_hosts)
+        forget_replaced(run.environment.hosts, now, named(done, "create", tuple(spec.hosts)), folder.known_hosts)
 
     def apply() -> str:
         run.learn(run.environment.expect_resources(utc_now()))
@@ -58,7 +63,11 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu) -> Provisioned:
         return f"{len(done)} done"
 
     def read_outputs() -> str:
-        hosts = read_hosts(tofu.outputs(), spec)
+        given = tofu.outputs()
+        hosts = read_hosts(given, spec)
+        if others := ", ".join(given["hosts"].keys() - hosts.keys()):
+            message = f"the module also has hosts that are not in the file, and so are not managed: {others}"
+            session.context.report(Notice(message=message, level="warning"))
         forget_keys(hosts)
         run.learn(run.environment.found_hosts(hosts, utc_now()))
         return ", ".join(f"{name} at {host.address} port {host.port}" for name, host in hosts.items())
@@ -95,6 +104,13 @@ def steps_to_keep(
     may have been mended in the module, and an apply that was cut short makes the saved plan stale."""
     made = any(step.name == "read_outputs" for step in finished)
     return () if not made or is_another(spec, folder.tofu) else finished
+
+
+def addresses_hold(environment: Environment, spec: Spec, tofu: Tofu) -> bool:
+    """Whether the hosts on record are those that OpenTofu gives: somebody may have applied by hand."""
+    with suppress(StepFailed):  # the step that reads them says why
+        return read_hosts(tofu.outputs(), spec) == environment.hosts
+    return False
 
 
 def module_of(spec: Spec) -> Path:
@@ -178,11 +194,11 @@ def merged(ours: Any, theirs: Any) -> Any:
     return theirs
 
 
-def _made(done: Iterable[Change], hosts: tuple[str, ...]) -> set[str]:
-    """The hosts whose machine an apply made anew, as far as addresses tell: those named as a key of a created resource;
-    a created resource that names no host may stand for any of them."""
-    made: set[str] = set()
+def named(done: Iterable[Change], action: str, hosts: tuple[str, ...]) -> set[str]:
+    """The hosts whose machine was created or deleted, as far as addresses tell: those named as a key of a resource; a
+    resource that names no host may stand for any of them."""
+    found: set[str] = set()
     for change in done:
-        if change.action == "create":
-            made.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
-    return made
+        if change.action == action:
+            found.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
+    return found

@@ -146,9 +146,7 @@ def test_the_first_save_tells_what_exists_too(where: Arena) -> None:
     with where.world() as world:
         ok(world.run("provision", "demo"))
         at = Boundary("fsync", "demo", 1)
-        done = told(
-            world.run("destroy", "demo", "--yes", fault=Fault(at, "EIO")), "The machines were made", "tofu destroy"
-        )
+        done = told(world.run("destroy", "demo", "--yes", fault=Fault(at, "EIO")), "Machines were made", "tofu destroy")
         nothing_forgotten(world, done)
         destroyed(world)
 

@@ -47,7 +47,6 @@ def argv(tofu: Tofu, command: Callable[[Tofu], object]) -> list[str]:
         ),
         (lambda tofu: tofu.plan(), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
         (lambda tofu: tofu.drift(), ["plan", "-json", "-input=false", "-lock=false", "-refresh-only"]),
-        (lambda tofu: tofu.apply(PLAN, []), ["apply", "-json", "-input=false", "-lock-timeout=120s", str(PLAN)]),
         (lambda tofu: tofu.outputs(), ["output", "-json"]),
         (lambda tofu: tofu.destroy(), ["destroy", "-json", "-input=false", "-auto-approve", "-lock-timeout=120s"]),
     ],
@@ -55,6 +54,15 @@ def argv(tofu: Tofu, command: Callable[[Tofu], object]) -> list[str]:
 )
 def test_command_lines(tofu: Tofu, command: Callable[[Tofu], object], expected: list[str]) -> None:
     assert argv(tofu, command) == [str(tofu.binary), *expected]
+
+
+def test_a_plan_is_applied_and_used_up(tofu: Tofu) -> None:
+    plan, applying = tofu.folder / "deployer.tfplan", tofu.folder / "deployer.applying"
+    plan.touch()
+    expected = ["apply", "-json", "-input=false", "-lock-timeout=120s", str(applying)]
+    assert argv(tofu, lambda tofu: tofu.apply(plan, [])) == [str(tofu.binary), *expected]
+    assert not plan.exists()
+    assert not applying.exists()
 
 
 def test_a_damaged_state_in_the_working_directory_is_never_read(tofu: Tofu, monkeypatch: pytest.MonkeyPatch) -> None:

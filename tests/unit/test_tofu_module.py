@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from deployer.errors import StepFailed
 from deployer.files import write_private
-from deployer.tofu.module import VARIABLES, copy_module, module_differs, module_kept
+from deployer.tofu.module import VARIABLES, copy_module, module_differs, module_kept, put_back
 
 
 @pytest.fixture
@@ -198,6 +199,49 @@ def test_a_module_is_kept(source: Path, folder: Path, fails: bool) -> None:
         write_private(folder / VARIABLES, {"environment": "other"})
     assert noted == [False], "other variables are no other module"
     assert module_differs(source, folder)
+
+
+def test_a_question_that_was_killed_is_put_back_later(source: Path, folder: Path) -> None:
+    copy_module(source, folder)
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    (source / "main.tf").write_text("# changed\n")
+    (source / "new.tf").touch()
+    kept = module_kept(folder, lambda: None)
+    kept.__enter__()  # and is never left
+    copy_module(source, folder)
+    noted: list[bool] = []
+    put_back(folder, lambda: noted.append(True))
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+    put_back(folder, lambda: noted.append(True))
+    assert noted == [True], "there is nothing more to put back"
+
+
+def test_a_copy_that_stopped_half_way_leaves_nothing_for_good(source: Path, folder: Path) -> None:
+    copy_module(source, folder)
+    before = names(folder)
+    for name in ("a.tf", "b.tf", "c.tf"):
+        (source / name).touch()
+    (folder / "c.tf").mkdir()  # which a file cannot be copied over
+    with pytest.raises(OSError, match=r"c\.tf"):
+        copy_module(source, folder)
+    (folder / "c.tf").rmdir()
+    for name in ("a.tf", "b.tf", "c.tf"):
+        (source / name).unlink()
+    copy_module(source, folder)
+    assert names(folder) == before
+
+
+def test_a_file_becomes_a_folder_and_a_folder_a_file(source: Path, folder: Path) -> None:
+    copy_module(source, folder)
+    (source / "start.sh").unlink()
+    (source / "start.sh" / "below").mkdir(parents=True)
+    (source / "start.sh" / "below" / "one.sh").touch()
+    copy_module(source, folder)
+    assert names(folder) == MODULE - {"start.sh"} | {"start.sh/below/one.sh"}
+    shutil.rmtree(source / "start.sh")
+    (source / "start.sh").touch()
+    copy_module(source, folder)
+    assert names(folder) == MODULE
 
 
 def test_whether_the_module_is_another_is_known(source: Path, folder: Path) -> None:

@@ -135,7 +135,7 @@ def test_without_known_hosts_there_is_nothing_to_forget(tmp_path: Path) -> None:
     ],
 )
 def test_which_machines_are_new(done: list[tuple[str, str]], made: set[str]) -> None:
-    assert provision._made(tuple(Change(*change) for change in done), ("web", "db")) == made
+    assert provision.named([Change(*change) for change in done], "create", ("web", "db")) == made
 
 
 # -- what is to be repeated -------------------------------------------------------------------------------------------
