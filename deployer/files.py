@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 
@@ -31,6 +32,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def word(path: Path | str) -> str:
+    """`path` as a word of a command line: never taken for an option, nor for an environment's name."""
+    text = str(path)
+    return shlex.quote(text if {".", "/"} & set(text) and not text.startswith("-") else f"./{text}")
 
 
 def write_private(path: Path, data: object) -> None:

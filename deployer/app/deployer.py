@@ -18,8 +18,17 @@ from deployer.app.overview import Overview, compare, overview, problems_with
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning, finished_steps
-from deployer.errors import Declined, DeployerError, InvalidInput, InvalidSpec, UnreadableState, WrongState
+from deployer.errors import (
+    Declined,
+    DeployerError,
+    InvalidInput,
+    InvalidSpec,
+    UnknownEnvironment,
+    UnreadableState,
+    WrongState,
+)
 from deployer.events import Event, Notice, Report, ignore, utc_now
+from deployer.files import word
 from deployer.process import Context, Interrupts
 from deployer.remote.ssh import ssh_argv
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
@@ -79,7 +88,7 @@ class Deployer:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
                 may_go_on = isinstance(before, states.Provisionable)
-                go_on = f"deployer up {quote(str(file))}    # goes on with it, with this file"
+                go_on = f"deployer up {word(file)}    # goes on with it, with this file"
                 raise _wrong(before, session, "it exists already", go_on if may_go_on else next_commands(before)[0])
             return session.keep(_created(accepted, session.folder), before)
 
@@ -278,6 +287,10 @@ class Deployer:
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""
         if isinstance(file_or_name, str) and not {".", "/"} & set(file_or_name):
+            meant = next((f for f in (f"{file_or_name}.yml", file_or_name) if (self._cwd / f).is_file()), "")
+            if meant and file_or_name not in self._repository.names():
+                problem, detail = f"there is no environment {file_or_name} in {self.home}", f"but a file {meant}"
+                raise UnknownEnvironment(problem, detail=detail, help=f"deployer up {word(meant)}")
             return file_or_name, None
         accepted = load_spec(self._cwd / file_or_name)
         return accepted.spec.name, accepted

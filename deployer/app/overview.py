@@ -6,6 +6,7 @@ And what really is, beside what is saved: OpenTofu's view and whether hosts answ
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def problems_with(targets: Sequence[Target], context: Context) -> list[str]:
     """Of each host, all asked side by side, why nobody can work on it, if so: it does not answer, is another machine,
     or does not let us in."""
     with ThreadPoolExecutor(max_workers=20) as pool:
-        return list(pool.map(lambda target: _problem_with(target, context), targets))
+        return list(pool.map(partial(_problem_with, context=context), targets))
 
 
 def _problem_with(target: Target, context: Context) -> str:

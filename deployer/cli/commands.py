@@ -21,6 +21,7 @@ from deployer.cli.program import COMMON, LOCK_TIMEOUT, Options, Program, flag, n
 from deployer.cli.text import moment, show_text, table
 from deployer.errors import Declined, Interrupted, InvalidInput, ToolMissing
 from deployer.events import printable
+from deployer.files import word
 from deployer.storage.glance import glance
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def validate(options: Options, file: Path) -> None:
     """
     spec = options.reading().validate(file)
     facts = {"name": spec.name, "hosts": [*spec.hosts], "playbooks": spec.configure.playbooks}
-    text = f"{printable(f'{file}: ok, environment {spec.name}')}\nNext: deployer up {shlex.quote(str(file))}"
+    text = f"{printable(f'{file}: ok, environment {spec.name}')}\nNext: deployer up {word(file)}"
     options.emit(options.spelled(text), {"valid": True, "file": str(file), **facts})
 
 

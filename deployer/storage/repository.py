@@ -179,7 +179,7 @@ def _read(folder: EnvironmentFolder) -> AnyEnvironment | None:
     try:
         environment = restore(data)
     except NotAnEnvironment as error:
-        raise unreadable(folder, str(error)) from None
+        raise unreadable(folder, f"{error} (or has another version of deployer written it?)") from None
     if environment.name != folder.name:
         raise unreadable(folder, f"field name: it is of environment {environment.name}")
     return environment

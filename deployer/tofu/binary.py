@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,11 @@ def find_engine(context: Context) -> Engine:
 
 
 def typed(environ: Mapping[str, str]) -> str:
-    """What a person types for OpenTofu in any folder: its name where PATH has it, else its path."""
-    name, path = next(iter(_candidates(environ).items()), ("tofu", Path()))
+    """What a person types for OpenTofu in any folder: its name where PATH has it, or where it is not found, else its
+    path."""
+    name, path = "tofu", Path()
+    with suppress(ToolMissing):  # without a home directory there is no cache to look into
+        name, path = next(iter(_candidates(environ).items()), (name, path))
     return shlex.quote(str(path) if "/" in name else name)
 
 

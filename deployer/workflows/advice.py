@@ -127,13 +127,15 @@ def _page(folder: EnvironmentFolder, environment: AnyEnvironment, cause: str, lo
     name, here = environment.name, folder.enter_tofu
     deployer = f"deployer --home {shlex.quote(str(folder.root.parent.parent))}"
     # Addresses and ids out of OpenTofu's own state; nothing else of it, since the rest may be secret.
-    known = [f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in look(folder.tofu).resources.items()]
+    state = look(folder.tofu)
+    known = [f"- {_quoted(address)} id {_quoted(id_)}" for address, id_ in state.resources.items()]
+    unknown = "what its backend tells (see below)" if state.condition == "remote" else "nothing"
     parts = [
         f"# Environment {name} is {environment.state}",
         f"Written {utc_now():%Y-%m-%d %H:%M:%S} UTC, after: {_quoted(cause)}",
         f"{what_exists(environment, folder.tofu)} The log of that run is {_quoted(log)}.",
         "## What OpenTofu knows to exist",
-        "\n".join(known) or "- nothing, as far as its state can be read",
+        "\n".join(known) or f"- {unknown}, as far as its state can be read",
         "## To look",
         _block(f"{deployer} show {name}", f"{deployer} logs {name}"),
         "## To go on",

@@ -192,6 +192,7 @@ def test_a_damaged_state(deployer: Deployer, demo: Path, content: str) -> None:
         told = deployer(command, "demo")
         assert told.code == 5, (command, told)
         assert "environment.json" in told.err
+        assert (not content) or "another version of deployer" in told.err
     listed = deployer("list", "--output", "json")
     assert listed.code == 0
     assert json.loads(listed.out)[0]["problem"]
@@ -335,6 +336,20 @@ def test_a_home_of_somebody_else(deployer: Deployer, demo: Path, project: Path) 
         assert "Permission denied" in done.stderr
         assert "rm " not in done.stderr
         assert "internal error" not in done.stderr
+
+
+def test_a_file_is_told_such_that_it_is_taken_for_one(deployer: Deployer, project: Path) -> None:
+    assert deployer("init").code == 0
+    for name in ("demofile", "-x.yml"):
+        (project / "demo.yml").rename(project / name)
+        assert deployer("validate", "-f", name).out.endswith(f"Next: deployer up ./{name}\n")
+        (project / name).rename(project / "demo.yml")
+    told = deployer("up", "demo")
+    assert told.code == 2
+    assert "there is no environment demo in " in told.err
+    assert "  next:  deployer up demo.yml\n" in told.err
+    assert deployer("create", "-f", "demo.yml").code == 0
+    assert deployer("provision", "demo", DEPLOYER_TOFU="/not/there").code == 6
 
 
 def test_a_working_directory_that_is_gone(project: Path, environ: dict[str, str]) -> None:

@@ -132,3 +132,7 @@ except ToolMissing as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "there is no home directory /x\n", done.stderr
+
+
+def test_without_a_home_directory_there_is_still_a_name_to_type() -> None:
+    assert typed({"PATH": "", "XDG_CACHE_HOME": "~nobody-of-this-name"}) == "tofu"
