@@ -256,9 +256,9 @@ class Deployer:
                     session.context.report(Notice(message=told, level="warning"))
                 return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
             agreed = plan if confirm else None
-            # What went wrong half-way is brought to its end unasked, as long as it takes nothing away.
-            goes_on = not (remakes or done or isinstance(before, states.Configurable) or plan.risky)
-            if confirm is not None and not nothing and not goes_on and not confirm(changes):
+            # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
+            asks = not nothing and (remakes or done or plan.risky or isinstance(before, states.Configurable))
+            if confirm is not None and asks and not confirm(changes):
                 raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             done = done if plan.empty else ()  # a machine may have died while it was waited for
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)

@@ -42,11 +42,7 @@ def copy_module(source: Path, folder: Path) -> bool:
     before, now = _manifest(folder), _files(source, folder)
     _see_all_is_inside(source, now)
     write_private(folder / _MANIFEST, sorted(before | now))  # where this stops half-way, nothing is left for good
-    for stale in before - now:
-        (folder / stale).unlink(missing_ok=True)
-        for parent in (folder / stale).parents[: len(Path(stale).parents) - 1]:  # a file may come in its place
-            with suppress(OSError):
-                parent.rmdir()
+    _remove(folder, before - now)
     for name in now:
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
         for parent in reversed(Path(name).parents):
@@ -83,8 +79,7 @@ def put_back(folder: Path, again: Callable[[], None], *, another: bool = True) -
         return
     stale = _manifest(folder) - _manifest(kept) if (kept / _MANIFEST).exists() else set[str]()
     another = another or bool(stale)
-    for name in stale:
-        (folder / name).unlink(missing_ok=True)
+    _remove(folder, stale)
     for file in sorted(filter(Path.is_file, kept.rglob("*")), key=lambda file: file.name == _MANIFEST):  # it comes last
         target = folder / file.relative_to(kept)
         if not target.is_file() or not filecmp.cmp(file, target, shallow=False):
@@ -97,6 +92,16 @@ def put_back(folder: Path, again: Callable[[], None], *, another: bool = True) -
             again()
     kept.replace(folder / _PUT_ASIDE)  # at once, or who is killed now would put a part of it back
     shutil.rmtree(folder / _PUT_ASIDE)
+
+
+def _remove(folder: Path, names: set[str]) -> None:
+    """Folders that are empty then go, too: a file may come in their place, as a folder may in a file's."""
+    for name in names:
+        with suppress(NotADirectoryError):
+            (folder / name).unlink(missing_ok=True)
+        for parent in (folder / name).parents[: len(Path(name).parents) - 1]:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def module_differs(source: Path, folder: Path) -> bool:

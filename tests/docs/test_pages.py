@@ -97,6 +97,14 @@ def test_yaml(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     load_spec(file)
 
 
+@pytest.mark.parametrize("block", blocks("hcl"), ids=str)
+def test_hcl(block: Block, engine: Path) -> None:
+    """It is well formed, and as OpenTofu would write it."""
+    argv = [str(engine), "fmt", "-check", "-diff", "-"]
+    formatted = subprocess.run(argv, input=block.text, capture_output=True, text=True, timeout=60)
+    assert (formatted.returncode, formatted.stdout) == (0, ""), formatted.stderr
+
+
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
 def test_json(block: Block) -> None:
     for line in block.text.splitlines():

@@ -240,6 +240,10 @@ def test_a_file_becomes_a_folder_and_a_folder_a_file(source: Path, folder: Path)
     assert names(folder) == MODULE - {"start.sh"} | {"start.sh/below/one.sh"}
     shutil.rmtree(source / "start.sh")
     (source / "start.sh").touch()
+    with module_kept(folder, lambda: None):
+        copy_module(source, folder)
+        assert names(folder) - {n for n in names(folder) if n.startswith(".deployer-kept")} == MODULE
+    assert (folder / "start.sh" / "below" / "one.sh").is_file()
     copy_module(source, folder)
     assert names(folder) == MODULE
 
