@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 
@@ -77,9 +78,17 @@ class Deployer:
         self._cwd = (cwd or Path()).absolute()
         environ = dict(os.environ if environ is None else environ)
         self._context = Context(environ, interrupts or Interrupts(), _heard(report))
-        self.home = find_home(self._cwd, environ, home)
+        self._named_home = home
         self._lock_timeout = lock_timeout
-        self._repository = FileRepository(self.home)
+
+    @cached_property
+    def home(self) -> Path:
+        """Where the environments are kept: looked for when first needed. Raises InvalidInput as `find_home` does."""
+        return find_home(self._cwd, self._context.environ, self._named_home)
+
+    @cached_property
+    def _repository(self) -> FileRepository:
+        return FileRepository(self.home)
 
     def create(self, file: Path) -> Created:
         """A new environment, or a destroyed one anew. Raises InvalidSpec, WrongState."""
@@ -198,7 +207,7 @@ class Deployer:
             if os.path.lexists(path):
                 raise FileExistsError
             private_directory(folder / HOME_NAME)
-            (folder / HOME_NAME / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
+            (find_home(folder, {}) / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
             with path.open("x", encoding="utf-8") as file:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:

@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import click
 
 import deployer
 from deployer.cli.text import finished_text
+from deployer.errors import DeployerError
 from deployer.storage.folder import find_home
 
 
@@ -123,8 +124,10 @@ def flag(*names: str, help: str) -> click.Option:
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """For shell completion: the names in the home, from the directories alone; or else files, where one is wanted."""
-    folders = (ctx.find_root().ensure_object(Options).where() / "environments").glob("*")
-    found = sorted(path.name for path in folders if path.name.startswith(incomplete))
+    found: list[str] = []
+    with suppress(DeployerError, OSError):
+        folders = (ctx.find_root().ensure_object(Options).where() / "environments").glob("*")
+        found = sorted(path.name for path in folders if path.name.startswith(incomplete))
     return found or param.type.shell_complete(ctx, param, incomplete)
 
 

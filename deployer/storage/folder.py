@@ -2,12 +2,13 @@
 
 import errno
 import os
+import pwd
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from deployer.errors import StorageFailed
+from deployer.errors import InvalidInput, StorageFailed
 
 HOME_NAME = ".deployer"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -33,11 +34,22 @@ class EnvironmentFolder:
 
 def find_home(cwd: Path, environ: Mapping[str, str], named: Path | str | None = None) -> Path:
     """The one that is `named`, else DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in
-    `cwd` (perhaps not there)."""
+    `cwd` (perhaps not there).
+
+    Raises InvalidInput where one was found that is another user's: who owns a home decides what is run in the name of
+    those who work with it, and one in /tmp may be anybody's.
+    """
     if named := named or environ.get("DEPLOYER_HOME"):
         return Path(os.path.abspath(cwd / os.path.expanduser(named)))
     homes = [folder / HOME_NAME for folder in (cwd, *cwd.parents)]
-    return next(filter(Path.is_dir, homes), homes[0])
+    if not (home := next(filter(Path.is_dir, homes), None)):
+        return homes[0]
+    for uid in {home.lstat().st_uid, home.stat().st_uid} - {os.geteuid()}:  # of a link, and of where it leads
+        owner = next((user.pw_name for user in pwd.getpwall() if user.pw_uid == uid), f"uid {uid}")
+        cause = "its owner decides what is run from it, so it is used only where it is named"
+        way_out = f"deployer --home {shlex.quote(str(home))} list    # or make one of your own: deployer init"
+        raise InvalidInput(f"the home {home} belongs to {owner}, not to you", detail=cause, help=way_out)
+    return home
 
 
 def private_directory(path: Path) -> Path:

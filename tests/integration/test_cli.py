@@ -324,14 +324,15 @@ def test_a_state_that_is_gone_beside_its_machines(deployer: Deployer, demo: Path
 
 
 @pytest.mark.root
-def test_a_home_of_somebody_else(deployer: Deployer, demo: Path, project: Path) -> None:
+def test_a_home_of_somebody_else_that_may_not_be_entered(deployer: Deployer, demo: Path, project: Path) -> None:
     home = project / ".deployer"
     home.chmod(0o700)
     os.chown(home, 65534, 65534)
+    named = {**os.environ, "DEPLOYER_HOME": str(home)}
     for name in ("show", "status", "logs", "plan", "destroy", "list"):
         argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *PROGRAM, name]
         argv += [] if name == "list" else ["demo"]
-        done = subprocess.run(argv, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(argv, env=named, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == (1 if name == "list" else 5), (name, done)
         assert "Permission denied" in done.stderr
         assert "rm " not in done.stderr
@@ -350,6 +351,34 @@ def test_a_file_is_told_such_that_it_is_taken_for_one(deployer: Deployer, projec
     assert "  next:  deployer up demo.yml\n" in told.err
     assert deployer("create", "-f", "demo.yml").code == 0
     assert deployer("provision", "demo", DEPLOYER_TOFU="/not/there").code == 6
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_home_of_somebody_else_is_used_only_where_it_is_named(
+    deployer: Deployer, demo: Path, project: Path, monkeypatch: pytest.MonkeyPatch, *, linked: bool
+) -> None:
+    """Whoever makes /tmp/.deployer would else run code as everyone who works below /tmp."""
+    home = project / ".deployer"
+    if linked:
+        home.rename(project / "mine")
+        home.symlink_to("mine")
+    os.chown(home, 65534, 65534, follow_symlinks=False)
+    for arguments in (("status", "demo"), ("list",), ("up", "demo.yml"), ("inventory",)):
+        told = deployer(*arguments)
+        assert (told.code, told.out) == (2, "")
+        assert f"the home {home} belongs to nobody, not to you" in told.err
+        assert f"next:  deployer --home {home} list" in told.err
+    assert deployer("validate", "-f", "demo.yml").code == 0
+    (project / "demo.yml").unlink()
+    assert deployer("init").code == 2, "a home of one's own is made elsewhere"
+    asked = {"_DEPLOYER_COMPLETE": "bash_complete", "COMP_WORDS": "deployer status d", "COMP_CWORD": "2"}
+    assert deployer(**asked) == Result(0, "\n", "")
+    assert deployer("--home", ".deployer", "status", "demo").out == "created\n"
+    assert deployer("status", "demo", DEPLOYER_HOME=str(home)).out == "created\n"
+    assert deployer("init", "of-ours").code == 0
+    monkeypatch.chdir(project / "of-ours")
+    assert main(["create", "-f", "demo.yml"]) == 0
 
 
 def test_a_working_directory_that_is_gone(project: Path, environ: dict[str, str]) -> None:
