@@ -3,8 +3,15 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 from pathlib import Path
+
+
+def unkept(path: Path) -> str:
+    """Why a path could not be kept in a state, nor told in a line; empty where it can."""
+    strange = re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path))
+    return "its path has a control character, or one that is not UTF-8" if strange else ""
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -29,7 +29,7 @@ from deployer.errors import (
     WrongState,
 )
 from deployer.events import Event, Notice, Report, ignore, utc_now
-from deployer.files import word
+from deployer.files import word, write_atomically
 from deployer.process import Context, Interrupts
 from deployer.remote.ssh import ssh_argv
 from deployer.storage.folder import HOME_NAME, EnvironmentFolder, find_home, private_directory, storage_failed
@@ -206,8 +206,8 @@ class Deployer:
         try:
             if os.path.lexists(path):
                 raise FileExistsError
-            private_directory(folder / HOME_NAME)
-            (find_home(folder, {}) / "schema.json").write_text(json.dumps(schema(), indent=2), encoding="utf-8")
+            private_directory(find_home(folder, {}, HOME_NAME))
+            write_atomically(find_home(folder, {}) / "schema.json", json.dumps(schema(), indent=2).encode())
             with path.open("x", encoding="utf-8") as file:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:

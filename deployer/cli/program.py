@@ -57,7 +57,8 @@ class Options:
         with OpenTofu's path where PATH does not have it."""
         from deployer.tofu.binary import typed
 
-        named = f"deployer --home {shlex.quote(str(self.where()))}" if self.home else "deployer"
+        home = self.home and os.path.abspath(os.path.expanduser(self.home))
+        named = f"deployer --home {shlex.quote(home)}" if home else "deployer"
         # Where a command begins: at a line's beginning, or after prose. Not in a path, whose folder may be called so.
         words = re.compile(r"(?:^|(?<=: )|(?<=&& )|(?<=`))(?:deployer|tofu)(?= [a-z])", re.MULTILINE)
         # PATH is looked through only where there is a `tofu`: most texts have none, and `list` has many.

@@ -7,7 +7,6 @@ be secret. Looks at no other file than those the specification names.
 import difflib
 import json
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from deployer.config.document import BadDocument, Document, FieldPath, parse
 from deployer.config.model import LoadedSpec, Machine, Spec, is_path
 from deployer.errors import InvalidSpec
 from deployer.events import printable
+from deployer.files import unkept
 
 _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wrong there
 _LARGEST = 1024 * 1024  # bytes
@@ -52,8 +52,8 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     except BadDocument as error:
         raise _refused(path, [(error.line, error.problem)]) from None
     directory = Path(os.path.realpath(path.parent))  # the same, whichever link led there
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(directory / path.name)):  # it could not be kept in the state
-        raise _refused(path, [(0, "its path has a control character, or one that is not UTF-8")])
+    if problem := unkept(directory / path.name):
+        raise _refused(path, [(0, problem)])
     try:
         spec = Spec.model_validate_json(json.dumps(document.data), context=directory)
     except ValidationError as error:

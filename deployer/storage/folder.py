@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from deployer.errors import InvalidInput, StorageFailed
+from deployer.events import one_line
+from deployer.files import unkept
 
 HOME_NAME = ".deployer"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -36,15 +38,17 @@ def find_home(cwd: Path, environ: Mapping[str, str], named: Path | str | None = 
     """The one that is `named`, else DEPLOYER_HOME, else the nearest `.deployer` from `cwd` upwards, else `.deployer` in
     `cwd` (perhaps not there).
 
-    Raises InvalidInput where one was found that is another user's: who owns a home decides what is run in the name of
-    those who work with it, and one in /tmp may be anybody's.
+    Raises InvalidInput where its path cannot be kept, and where one was found that is another user's: who owns a home
+    decides what is run in the name of those who work with it, and one in /tmp may be anybody's.
     """
-    if named := named or environ.get("DEPLOYER_HOME"):
-        return Path(os.path.abspath(cwd / os.path.expanduser(named)))
-    homes = [folder / HOME_NAME for folder in (cwd, *cwd.parents)]
-    if not (home := next(filter(Path.is_dir, homes), None)):
-        return homes[0]
-    for uid in {home.lstat().st_uid, home.stat().st_uid} - {os.geteuid()}:  # of a link, and of where it leads
+    named, owners = named or environ.get("DEPLOYER_HOME"), set[int]()
+    home = Path(os.path.abspath(cwd / os.path.expanduser(named or HOME_NAME)))
+    if not named and (found := next((f / HOME_NAME for f in (cwd, *cwd.parents) if (f / HOME_NAME).is_dir()), None)):
+        home, owners = found, {found.lstat().st_uid, found.stat().st_uid}  # of a link, and of where it leads
+    if problem := unkept(home):
+        elsewhere = "deployer --home ~/.deployer list    # or wherever else they shall be kept"
+        raise InvalidInput(f"{one_line(str(home))} cannot be a home", detail=problem, help=elsewhere)
+    for uid in owners - {os.geteuid()}:
         owner = next((user.pw_name for user in pwd.getpwall() if user.pw_uid == uid), f"uid {uid}")
         cause = "its owner decides what is run from it, so it is used only where it is named"
         way_out = f"deployer --home {shlex.quote(str(home))} list    # or make one of your own: deployer init"

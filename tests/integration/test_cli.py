@@ -101,7 +101,7 @@ def demo(deployer: Deployer, project: Path) -> Path:
 def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project: Path) -> None:
     assert program("init") == Result(0, "Wrote demo.yml\nNext: deployer up demo.yml\n", "")
     assert program("validate", "-f", "demo.yml").out.startswith("demo.yml: ok, environment demo\n")
-    assert program("create", "-f", "demo.yml").out.startswith("demo: created\n")
+    assert program("create", "-f", "demo.yml").out.startswith("demo: created")
     assert program("status", "demo") == Result(0, "created\n", "")
     assert "state      created" in program("show", "demo").out
     assert program("list").out.splitlines()[1].startswith("demo  created  none")
@@ -119,6 +119,27 @@ def test_an_init_that_is_refused_makes_nothing(deployer: Deployer, project: Path
     (project / "sub" / "demo.yml").touch()
     assert deployer("init", "sub").code == 2
     assert [path.name for path in (project / "sub").iterdir()] == ["demo.yml"]
+    assert deployer("init", "two\nlines").code == 2
+    assert not (project / "two\nlines").exists()
+
+
+def test_an_init_writes_through_no_link(deployer: Deployer, project: Path) -> None:
+    (project / ".deployer").mkdir()
+    (project / "precious").write_text("as it was")
+    (project / ".deployer" / "schema.json").symlink_to("../precious")
+    assert deployer("init").code == 0
+    assert (project / "precious").read_text() == "as it was"
+    assert "$schema" in json.loads((project / ".deployer" / "schema.json").read_text())
+
+
+def test_a_home_whose_path_could_not_be_kept(deployer: Deployer, demo: Path) -> None:
+    for named in ("two\nlines", "caf\udce9"):
+        for arguments in (("list",), ("up", "demo.yml"), ("status", "demo"), ("show",)):
+            told = deployer("--home", named, *arguments)
+            assert (told.code, told.out) == (2, "")
+            usage = arguments == ("show",)
+            assert (" show --help" if usage else "deployer --home ~/.deployer list") in told.err
+            assert usage or "its path has a control character, or one that is not UTF-8" in told.err
 
 
 BAD_INPUT: list[tuple[list[str], int, str]] = [

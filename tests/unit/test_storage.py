@@ -46,6 +46,20 @@ def test_home_is_found_as_git_finds_its_own(tmp_path: Path) -> None:
     assert find_home(deep, {"DEPLOYER_HOME": "/elsewhere"}, "../there") == deep.parent / "there"
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_a_home_whose_path_could_not_be_kept(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    for make in (lambda: find_home(folder, {}), lambda: find_home(tmp_path, {}, folder), Deployer(folder).list):
+        with pytest.raises(InvalidInput) as caught:
+            make()
+        assert "has a control character, or one that is not UTF-8" in caught.value.detail
+        assert caught.value.message.encode().isascii()
+        assert "\n" not in caught.value.message
+    (folder / ".deployer").mkdir(parents=True)
+    with pytest.raises(InvalidInput, match="cannot be a home"):
+        find_home(folder, {})
+
+
 def test_where_things_lie() -> None:
     folder = FileRepository(Path("/home/x/.deployer")).folder("demo")
     shown = {str(path.relative_to("/home/x/.deployer/environments/demo")) for path in (
