@@ -1,6 +1,7 @@
 """A YAML text as plain data that remembers its lines; every trap of YAML is refused here. Knows no specification."""
 
 import contextlib
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,6 +11,9 @@ from yaml.reader import ReaderError
 
 _DEEPEST = 50
 _MOST = 100_000  # values, aliases expanded
+_LONGEST = 1024 * 1024  # characters of all keys and values together, aliases expanded
+# JSON writes a character beyond U+FFFF as two escapes, and so may YAML, which JSON is a part of.
+_HALF = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 _TAG = "tag:yaml.org,2002:"
 _TEXTS = ("str", "timestamp", "merge", "value")  # a date is what the user typed, not an instant somewhere
 _TAGS = {"ScalarNode": (*_TEXTS, "null", "bool", "int", "float"), "SequenceNode": ("seq",), "MappingNode": ("map",)}
@@ -34,6 +38,7 @@ class Document:
     def __init__(self, root: yaml.Node, loader: yaml.SafeLoader) -> None:
         self._loader = loader
         self.lines: dict[FieldPath, int] = {}
+        self._length = 0
         self.data = self._value(root, (), _line(root))
 
     def existing(self, path: FieldPath) -> FieldPath:
@@ -49,6 +54,13 @@ class Document:
             raise BadDocument(line, f"nested more than {_DEEPEST} levels deep")
         if len(self.lines) > _MOST:
             raise BadDocument(line, f"more than {_MOST:,} values, aliases expanded")
+        for text in (node.value, *path[-1:]):
+            if isinstance(text, str):
+                self._length += len(text)
+                if _HALF.search(text):
+                    raise BadDocument(line, r"a \u escape that is no character, but half of one")
+        if self._length > _LONGEST:
+            raise BadDocument(line, "more than 1 MiB of text, aliases expanded")
         if node.tag.removeprefix(_TAG) not in _TAGS[type(node).__name__]:
             raise BadDocument(line, f"the tag {node.tag.replace(_TAG, '!!')[:60]} is not supported")
         if isinstance(node, yaml.ScalarNode):

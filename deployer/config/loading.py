@@ -59,6 +59,10 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     except ValidationError as error:
         found = dict(reversed([*_misfits(error, document)]))  # of each field the first: a union has one for each member
         raise _refused(path, _lines(document, found.items())) from None
+    if (
+        len(spec.model_dump_json(indent=2).encode()) > _LARGEST
+    ):  # a state, which also has hosts and steps, may be larger
+        raise _refused(path, [(0, "more than 1 MiB, with aliases expanded and defaults filled in")])
     wrong = [*_machines(spec, root("tofu")), *_files(spec, root("playbooks"))]
     if wrong:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))

@@ -36,7 +36,8 @@ _INTRODUCTION = """\
 One YAML file describes one environment. `deployer init` writes a commented one, `deployer validate -f FILE` checks
 one and complains with file, line and field, and `deployer schema` prints the JSON Schema for editors. Paths in it are
 relative to the file, and `~` is your home directory. Unknown fields are errors, and so are duplicate keys. YAML's
-aliases (`&x`, `*x`) may be used, merge keys (`<<`) not; a key is always the text as typed.
+aliases (`&x`, `*x`) may be used, merge keys (`<<`) not; a key is always the text as typed. With aliases expanded and
+defaults filled in, it may have 1 MiB.
 """
 
 _EXAMPLE = """\

@@ -19,6 +19,7 @@ _LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     ("text", "data"),
     [
         ("a: 1\nb: [1, 2.5, {c: d}]", {"a": 1, "b": [1, 2.5, {"c": "d"}]}),
+        (r'"\ud83d\ude00"', "\ud83d\ude00"),  # as JSON has a character beyond U+FFFF
         ("a: 2024-01-01", {"a": "2024-01-01"}),  # no instant in a time zone nobody named
         ("a: 2024-01-01 10:00:00Z", {"a": "2024-01-01 10:00:00Z"}),
         ("a: 22:22", {"a": "22:22"}),  # and not 1342
@@ -63,6 +64,10 @@ def test_what_is_read(text: str, data: object) -> None:
         ("a: *nowhere", 1, "found undefined alias 'nowhere'"),
         ("a: &x 1\nb: &x 2", 2, "found duplicate anchor 'x'"),
         (_LAUGHS, 1, "more than 100,000 values"),
+        (f"a: &a {'x' * 11_000}\nb: [{','.join(['*a'] * 100)}]", 1, "more than 1 MiB of text, aliases expanded"),
+        (f"a: &a {{{'k' * 1000}: 1}}\nb: [{','.join(['*a'] * 1100)}]", 1, "more than 1 MiB of text"),
+        ('a: 1\nb: "\\ud83d x"', 2, "half of one"),
+        ('"\\ude00\\ud83d": 1', 1, "half of one"),
         ("a: " + "[" * 100_000, 1, "nested more than 50 levels"),
         ("a: " + "{b: " * 100 + "}" * 100, 1, "nested more than 50 levels"),
         ("? [1]\n: 2", 1, "a key must be a single text"),

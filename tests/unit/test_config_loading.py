@@ -11,7 +11,11 @@ import pytest
 from deployer.bundled import Kind
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import LoadedSpec, Spec
+from deployer.environment import FinishedStep, create
 from deployer.errors import InvalidSpec
+from deployer.events import utc_now
+from deployer.process import Interrupts
+from deployer.storage.repository import FileRepository
 from deployer.workflows.hosts import read_hosts
 
 MINIMAL = "name: demo\nhosts: {web: {}}\n"
@@ -226,7 +230,11 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             "demo.yml:3: timeouts.ssh: must be a whole number, without a unit (A machine answers and lets us in)",
         ),
         ("- a\n", "demo.yml:1: must be a mapping"),
-        (MINIMAL + 'ssh: "\\ud800"\n', "demo.yml:1: Invalid JSON: unexpected end of hex escape at line 1 column 54"),
+        (MINIMAL + 'ssh: "\\ud800"\n', "demo.yml:3: a \\u escape that is no character, but half of one"),
+        (
+            f"name: demo\nhosts: {{{','.join(f'h{number}: {{}}' for number in range(8000))}}}\n",
+            "demo.yml: more than 1 MiB, with aliases expanded and defaults filled in",
+        ),
         (
             "a: [1\n",
             (
@@ -243,6 +251,19 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
 )
 def test_one_complaint(bundled: Path, content: str | bytes, expected: str) -> None:
     assert complaints(bundled, content) == [expected]
+
+
+def test_what_is_accepted_can_be_saved_and_read_with_all_its_steps(bundled: Path) -> None:
+    """An environment that could be made, and then not be read any more, could not be destroyed either."""
+    many = 60_000  # nothing else grows as much: a word in the file, a line in the specification, five in the state
+    loaded = load(bundled, MINIMAL + f"configure: {{playbooks: [{','.join(['base'] * many)}]}}\n")
+    with FileRepository(bundled.parent).hold("demo", "up", timeout=0, interrupts=Interrupts(), new=True) as held:
+        at = utc_now()
+        steps = [FinishedStep(name=f"playbook:base-{number}", started_at=at, ended_at=at) for number in range(many)]
+        started = create("demo", loaded.data, str(loaded.file), at).start_provision("r", at, spec=loaded.data, file="f")
+        ended = started.succeed(at).start_configure("r", at, done=tuple(steps)).succeed(at)
+        held.save(ended)
+        assert held.load() == ended
 
 
 def test_everything_is_told_at_once_in_the_order_of_the_file(bundled: Path) -> None:
