@@ -2,6 +2,7 @@
 
 import os
 import queue
+import resource
 import shlex
 import tempfile
 import threading
@@ -22,6 +23,7 @@ Rung = Literal["connect", "banner", "authenticate", "cloud_init"]
 
 _PAUSE = 0.4  # seconds between attempts
 _CONSOLE_END = 4096  # bytes
+_FILES = 8  # that are open at most for an attempt
 _HELD_UP: dict[Rung, tuple[FailureKind, str]] = {
     "connect": (FailureKind.UNREACHABLE, "{0.name} does not accept connections at {1}"),
     "banner": (FailureKind.UNREACHABLE, "{0.name} accepts connections at {1} but does not answer as an SSH server"),
@@ -74,9 +76,9 @@ def wait_cloud_init(
 class Host:
     """A wait for `target`, in a thread of its own."""
 
-    def __init__(self, target: Target, deadline: Deadline, context: Context) -> None:
+    def __init__(self, target: Target, deadline: Deadline, turns: threading.Semaphore, context: Context) -> None:
         self.target, self.say = target, context.report
-        self._deadline, self._context = deadline, context
+        self._deadline, self._turns, self._context = deadline, turns, context
         self._rung: Rung | None = None
         self._answer, self._since = "", 0.0
 
@@ -94,12 +96,14 @@ class Host:
         while True:
             # A first contact goes to a file of its own, and the key is pinned by the first login that succeeds: until
             # then nobody has shown to be the machine we made, and some machines make their keys anew while they boot.
-            with tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+            with self._turns, tempfile.TemporaryDirectory(prefix="deployer-ssh-") as scratch:
+                self._context.interrupts.check("waiting")
                 output = self._log_in(command, top, Path(scratch) / "known_hosts")
             if output is not None:
                 yield output
             if self._left <= 0:
-                raise self._expired()
+                with self._turns:
+                    raise self._expired()
             # Newer sshd shut out who fails often: five seconds' penalty each time, enforced from fifteen on.
             pause = min(5.0, pause * 3) if self._rung == "authenticate" else _PAUSE
             self._context.interrupts.sleep(max(0.05, min(pause, self._left)), "waiting")
@@ -211,12 +215,15 @@ def _side_by_side(
     The first failure ends all the waiting and is raised.
     """
     deadline, halt, said = Deadline(limit), Interrupts(), queue.SimpleQueue[Event]()
+    # Of many hosts so many are asked at once as we may have files open; each gets its turn, as a pause follows it.
+    room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64) // _FILES
+    turns = threading.Semaphore(max(4, min(100, room)))
     theirs = replace(context, interrupts=halt, report=said.put)
     failures: list[BaseException] = []
 
     def live(target: Target) -> None:
         try:
-            work(Host(target, deadline, theirs))
+            work(Host(target, deadline, turns, theirs))
         except Interrupted:
             pass  # by `halt`: the waiting thread knows why
         except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread

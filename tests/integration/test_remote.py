@@ -6,6 +6,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -270,6 +272,34 @@ def test_many_hosts_take_the_time_of_the_slowest(tmp_path: Path) -> None:
         assert len(world.target().known_hosts.read_text().splitlines()) == len(hosts)
         slow.stop()  # one that fails is told, and nobody waits for the rest
         assert failure(world, *targets, limit=5).message.startswith("host3 does not accept")
+
+
+def test_more_hosts_than_we_may_have_files_open_are_asked_in_turns(
+    world: World, tmp_path: Path, checkout: Path
+) -> None:
+    """All of them at once: "Too many open files", and folders that stayed in /tmp."""
+    (tmp_path / "bin").mkdir()
+    slow = tmp_path / "bin" / "ssh"
+    slow.write_text("#!/bin/sh\nexec sleep 0.3\n")
+    slow.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    waiting = f"""
+import os, resource, sys
+from pathlib import Path
+from deployer.process import Context, Interrupts
+from deployer.remote.readiness import wait_ssh
+from deployer.remote.ssh import Target
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+key, known_hosts = Path({str(world.keys.private)!r}), Path({str(tmp_path / "known_hosts")!r})
+at = {{"address": "127.0.0.1", "port": 9, "user": "u", "private_key": key, "known_hosts": known_hosts}}
+wait_ssh([Target(name=f"host{{n}}", console=None, **at) for n in range(60)], 60, Context(os.environ, Interrupts()))
+"""
+    environ = {"PATH": f"{slow.parent}:/usr/bin:/bin", "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(checkout)}
+    argv = [sys.executable, "-c", waiting]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("rung", ["connect", "banner"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import pytest
@@ -86,7 +87,8 @@ def test_the_end_of_a_console_is_at_hand(tmp_path: Path) -> None:
         name: host().model_copy(update={"console": c}) for name, c in (("a", "console.log"), ("b", "no"), ("c", None))
     }
     environment = create("demo", {}, str(tmp_path), AT).model_copy(update={"hosts": hosts})
-    waits = [readiness.Host(target, Deadline(1), Context({})) for target in targets(environment, spec(), folder)]
+    alone, asked = Semaphore(), targets(environment, spec(), folder)
+    waits = [readiness.Host(target, Deadline(1), alone, Context({})) for target in asked]
     said = [wait.last_words() for wait in waits]
     assert said[0].endswith("[31mpanic\ufffd")
     assert "\x1b" not in said[0]
