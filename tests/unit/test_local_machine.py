@@ -98,7 +98,7 @@ def test_the_official_image_is_downloaded_verified_and_used_from_the_cache(mirro
     assert "downloading the base image: " in told
     assert disk.stat().st_mode & 0o777 == 0o600
     assert helper(tmp_path, "image", DEPLOYER_IMAGE_MIRROR=NOWHERE).split() == [str(disk)]
-    check = {each["name"]: each for each in json.loads(helper(tmp_path, "check", "--json"))}
+    check = {each["name"]: each for each in json.loads(helper(tmp_path, "check"))}
     assert check["image"] == {"name": "image", "ok": True, "detail": f"cached: {disk}", "fix": ""}
 
 
@@ -161,9 +161,7 @@ def test_a_failed_build_tells_the_tools_last_words_and_leaves_nothing_that_looks
 def test_check_names_what_is_missing_and_how_to_mend_it(tmp_path: Path) -> None:
     found = {
         each["name"]: each
-        for each in json.loads(
-            helper(tmp_path / "cache", "check", "--json", PATH=str(tmp_path), DEPLOYER_IMAGE_MIRROR=NOWHERE)
-        )
+        for each in json.loads(helper(tmp_path / "cache", "check", PATH=str(tmp_path), DEPLOYER_IMAGE_MIRROR=NOWHERE))
     }
     assert set(found) == {"qemu-system", "qemu-img", "image", "acceleration", "disk space", "ports"}
     assert not found["qemu-system"]["ok"]
@@ -178,8 +176,41 @@ def test_check_tells_who_has_the_port_that_the_example_asks_for(tmp_path: Path) 
         with contextlib.suppress(OSError):  # somebody else may have it already
             taken.bind(("127.0.0.1", 8080))
             taken.listen()
-        told = helper(tmp_path / "cache", "check", DEPLOYER_IMAGE_MIRROR=NOWHERE)
-    assert "ok  ports: free ones can be had; but 8080, which the example asks for, is taken by " in told
+        told = {each["name"]: each for each in json.loads(helper(tmp_path, "check", DEPLOYER_IMAGE_MIRROR=NOWHERE))}
+    assert told["ports"]["ok"]
+    detail = told["ports"]["detail"]
+    assert detail.startswith("free ones can be had; but 8080, which the example asks for, is taken by ")
+
+
+def test_who_listens_at_another_address_is_not_in_the_way() -> None:
+    """It was blamed where a machine had the port itself, and no change of that machine went through."""
+
+    def listening(address: str, port: int) -> subprocess.Popen[str]:
+        code = "import socket, sys, time; s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)"
+        code += "; s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(); print(s.getsockname()[1], flush=True)"
+        argv = [sys.executable, "-c", f"{code}; time.sleep(20)", address, str(port)]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+    def listener(port: int) -> str:
+        code = f"import host; print(host.listener({port}))"
+        return subprocess.check_output([sys.executable, "-B", "-c", code], cwd=HELPER.parent, text=True).strip()
+
+    def see_who_is_found_at(address: str, port: int) -> None:
+        with listening(address, port) as process:
+            assert process.stdout
+            assert process.stdout.readline() == f"{port}\n"
+            assert listener(port) == str(process.pid)
+            process.kill()
+
+    with listening("127.0.0.2", 0) as innocent:
+        assert innocent.stdout
+        port = int(innocent.stdout.readline())
+        assert listener(port) == "None"
+        for address in ("127.0.0.1", "::ffff:127.0.0.1"):
+            see_who_is_found_at(address, port)
+        innocent.kill()
+    for address in ("0.0.0.0", "::", "::ffff:0.0.0.0"):
+        see_who_is_found_at(address, port)
 
 
 def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def recipe() -> str:
 
 
 def build(target: Path, log: Path, say: Say) -> None:
-    """Make disk.qcow2, vmlinuz, initrd and root.tar in `target`. ProviderError with the tools' last words."""
+    """Make disk.qcow2, vmlinuz and initrd in `target`. ProviderError with the tools' last words."""
     log.write_bytes(b"")
     with _temporary(target.parent) as temporary:
         kept = ("PATH", "HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
@@ -82,6 +82,7 @@ def build(target: Path, log: Path, say: Say) -> None:
         say("making the disk...")
         command = [*BOUND, *_as_root(), "sh", "-c", TREE_TO_DISK]
         _run(command, tree, target / "disk.qcow2", log, environment, say)
+        tree.unlink()
 
 
 def _tree_command() -> list[str]:

@@ -20,6 +20,9 @@ Say = Callable[[str], None]
 GIB = 1024**3
 PROBE_SECONDS = 5
 TAKEN = "is taken"  # by whom cannot be seen
+# As /proc/net has them: 127.0.0.1, 0.0.0.0, the same as mapped addresses, and at last ::, which may leave IPv4 alone.
+MAPPED = "0000000000000000FFFF0000"
+IN_THE_WAY = ("0100007F", "00000000", f"{MAPPED}0100007F", f"{MAPPED}00000000", "0" * 32)
 
 
 class ProviderError(Exception):
@@ -204,20 +207,21 @@ def free_ports(count: int) -> list[int]:
 
 
 def listener(port: int) -> int | None:
-    """The process that listens on a port, where the kernel lets us see it."""
+    """The process that listens on 127.0.0.1:port, or on all addresses, where the kernel lets us see it."""
     try:
         rows = [
             line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]
         ]
-        inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
     except OSError:
         return None
-    for pid in filter(str.isdigit, os.listdir("/proc") if inodes else ()):
+    listening = {row[1]: f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+    socket_ = next((listening[at] for address in IN_THE_WAY if (at := f"{address}:{port:04X}") in listening), "")
+    for pid in filter(str.isdigit, os.listdir("/proc") if socket_ else ()):
         # It may be another user's, or end meanwhile.
         with suppress(OSError):
             for descriptor in os.scandir(f"/proc/{pid}/fd"):
                 with suppress(OSError):
-                    if os.readlink(descriptor) in inodes:
+                    if os.readlink(descriptor) == socket_:
                         return int(pid)
     return None
 

@@ -1,7 +1,7 @@
 """The base image that machines are overlays of: made once, cached, shared. Knows nothing of any machine.
 
 CACHE/images/debian-12-ARCH-official/           disk.qcow2
-CACHE/images/debian-12-ARCH-built-RECIPE/       disk.qcow2 vmlinuz initrd root.tar (the same tree, for containers)
+CACHE/images/debian-12-ARCH-built-RECIPE/       disk.qcow2 vmlinuz initrd
 """
 
 from __future__ import annotations

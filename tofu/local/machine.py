@@ -2,7 +2,7 @@
 
 start, remove       read the machine from $DEPLOYER_MACHINE (JSON); the folder is machines/NAME beside this file
 image               make the cached base image ahead of time
-check [--json]      what this computer has and lacks
+check               what this computer has and lacks, as JSON
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def start(machine: Machine, user_data: str) -> None:
         reached = {"address": "127.0.0.1", "port": forwards[0][0], "ports": ports}
         host.write_atomically(machine.folder / "ports.json", json.dumps(reached))
         # Last: from now on main.tf takes the machine for running.
-        running = {"pid": process.pid, "process_started": process.started, "started": machine.started}
+        running = {"pid": process.pid, "started": machine.started}
         running |= {"folder": str(machine.folder.resolve()), "called": machine.called}
         host.write_atomically(machine.folder / "running.json", json.dumps(running))
     _say(f"started (pid {process.pid}), SSH on 127.0.0.1:{forwards[0][0]}, {host.acceleration().reason}")
@@ -402,12 +402,8 @@ def main(arguments: list[str]) -> int:
             remove(asked["name"], asked["id"])
         elif arguments == ["image"]:
             _say(str(image.base_image("", _say).disk))
-        elif arguments in (["check"], ["check", "--json"]):
-            found = check()
-            lines = [
-                f"{'ok' if each['ok'] else 'NO':3} {each['name']}: {each['detail']} {each['fix']}" for each in found
-            ]
-            _say(json.dumps(found) if "--json" in arguments else "\n".join(lines))
+        elif arguments == ["check"]:
+            _say(json.dumps(check()))
         else:
             print(__doc__, file=sys.stderr)
             return 2
