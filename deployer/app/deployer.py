@@ -13,21 +13,13 @@ from shlex import quote
 from pydantic import ValidationError
 
 from deployer import environment as states
-from deployer.ansible.inventory import inventory_data
+from deployer import errors
+from deployer.ansible.inventory import InventoryEnvironment, inventory_data
 from deployer.app.doctor import Check, examine
 from deployer.app.overview import Overview, compare, overview, problems_with
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning, finished_steps
-from deployer.errors import (
-    Declined,
-    DeployerError,
-    InvalidInput,
-    InvalidSpec,
-    UnknownEnvironment,
-    UnreadableState,
-    WrongState,
-)
 from deployer.events import Event, Notice, Report, ignore, utc_now
 from deployer.files import word, write_atomically
 from deployer.process import Context, Interrupts
@@ -166,7 +158,7 @@ class Deployer:
         for name in self._repository.names():
             try:
                 found.append(self.show(name))
-            except UnreadableState as error:
+            except errors.UnreadableState as error:
                 found.append(Overview(name=name, problem=error.detail))
         return tuple(found)
 
@@ -181,22 +173,31 @@ class Deployer:
         return overview(environment, spec, folder, self._repository.holder(name), reality)
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
-        """Ansible's dynamic inventory of one environment, or of all that have hosts; of all, one that cannot be read is
-        left out, with a warning. Raises UnreadableState for the one that was named."""
-        loaded = self._readable() if name is None else [self._load(name)]
-        return inventory_data([configure.inventory_environment(*found) for found in loaded if found[0].hosts])
+        """Ansible's dynamic inventory of one environment, or of all that have hosts; of all, one that cannot be used is
+        left out, with a warning. Raises UnreadableState and StepFailed for the one that was named."""
+        usable: list[InventoryEnvironment] = []
+        for each in self._repository.names() if name is None else [name]:
+            try:
+                found = configure.inventory_environment(*self._load(each))
+                usable += [found] if found.hosts and inventory_data([found]) else []
+            except (errors.UnreadableState, errors.StepFailed) as error:
+                if name is not None:
+                    raise
+                message = f"environment {each} is not in the inventory: {error}"
+                self._context.report(Notice(message=message, environment=each, level="warning"))
+        return inventory_data(usable)
 
     def ssh_command(self, name: str, host: str | None = None, command: Sequence[str] = ()) -> tuple[str, ...]:
         """The argv that opens a session on a host, or runs `command` there. Raises WrongState without hosts."""
         environment, spec, folder = self._load(name)
         if not environment.hosts:
             message, detail = f"environment {name} has no hosts to log in to", f"its state is {environment.state}"
-            raise WrongState(message, detail=detail, help=next_commands(environment)[0])
+            raise errors.WrongState(message, detail=detail, help=next_commands(environment)[0])
         meant = [target for target in targets(environment, spec, folder) if not host or target.name == host]
         if len(meant) != 1:
             problem, hosts = f"no host {host}" if host else "several hosts", [*environment.hosts]
             detail, way_out = f"its hosts are {', '.join(hosts)}", f"deployer ssh {name} {hosts[0]}"
-            raise InvalidInput(f"environment {name} has {problem}", detail=detail, help=way_out)
+            raise errors.InvalidInput(f"environment {name} has {problem}", detail=detail, help=way_out)
         return ssh_argv(meant[0], *command, interactive=not command)
 
     def init(self, directory: Path) -> Path:
@@ -212,7 +213,9 @@ class Deployer:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
             next_command = f"deployer validate -f {quote(str(path))}"
-            raise InvalidInput(f"{path} exists already", detail="it was left as it is", help=next_command) from None
+            raise errors.InvalidInput(
+                f"{path} exists already", detail="it was left as it is", help=next_command
+            ) from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         return path
@@ -268,7 +271,7 @@ class Deployer:
             # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
             asks = not nothing and (remakes or done or plan.risky or isinstance(before, states.Configurable))
             if confirm is not None and asks and not confirm(changes):
-                raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
+                raise errors.Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             done = done if plan.empty else ()  # a machine may have died while it was waited for
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
         return provision.provision(Run(session, before, started), spec, tofu, agreed)
@@ -287,7 +290,7 @@ class Deployer:
             if load_spec(Path(environment.file)).data == environment.spec:
                 return
             state = "has changed"
-        except InvalidSpec as error:
+        except errors.InvalidSpec as error:
             is_there = os.path.isfile(environment.file)
             state = f"cannot be used now ({error.complaints[0]})" if is_there else "is not there any more"
         problem = f"the file {environment.file} {state}, and this goes by what was accepted"
@@ -299,7 +302,7 @@ class Deployer:
             meant = next((f for f in (f"{file_or_name}.yml", file_or_name) if (self._cwd / f).is_file()), "")
             if meant and file_or_name not in self._repository.names():
                 problem, detail = f"there is no environment {file_or_name} in {self.home}", f"but a file {meant}"
-                raise UnknownEnvironment(problem, detail=detail, help=f"deployer up {word(meant)}")
+                raise errors.UnknownEnvironment(problem, detail=detail, help=f"deployer up {word(meant)}")
             return file_or_name, None
         accepted = load_spec(self._cwd / file_or_name)
         return accepted.spec.name, accepted
@@ -324,20 +327,11 @@ class Deployer:
     def _tofu(self, folder: EnvironmentFolder, context: Context, spec: Spec, *before: Spec) -> Tofu:
         engine = find_engine(context)
         plugins = cache_directory(context.environ) / "plugins"
-        with suppress(DeployerError):  # a home that cannot be written: then each environment downloads its own
+        with suppress(errors.DeployerError):  # a home that cannot be written: then each environment downloads its own
             private_directory(plugins)
         environ = tofu_environment(context.environ, plugins)
         hidden = veil({**_options(spec), "before": [_options(one) for one in before]}, secrets_alone=True)
         return Tofu(engine.path, folder.tofu, spec.timeouts, replace(context, environ=environ), hidden)
-
-    def _readable(self) -> Iterator[tuple[AnyEnvironment, Spec, EnvironmentFolder]]:
-        """All environments for the inventory; of one that cannot be read it is told that it is not in there."""
-        for name in self._repository.names():
-            try:
-                yield self._load(name)
-            except UnreadableState as error:
-                message = f"environment {name} is not in the inventory: {error}"
-                self._context.report(Notice(message=message, environment=name, level="warning"))
 
     def _load(self, name: str) -> tuple[AnyEnvironment, Spec, EnvironmentFolder]:
         environment = self._repository.load(name)
@@ -374,12 +368,12 @@ def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:
     return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)
 
 
-def _gone(environment: AnyEnvironment, session: Session) -> WrongState:
+def _gone(environment: AnyEnvironment, session: Session) -> errors.WrongState:
     destroyed = isinstance(environment, Destroyed)
     why = "it is destroyed, and can be created anew" if destroyed else "its destruction must be finished first"
     return _wrong(environment, session, why, next_commands(environment)[0])
 
 
-def _wrong(environment: AnyEnvironment, session: Session, why: str, help_: str) -> WrongState:
+def _wrong(environment: AnyEnvironment, session: Session, why: str, help_: str) -> errors.WrongState:
     message = f"{session.command} cannot start from the state {environment.state} of environment {environment.name}"
-    return WrongState(message, detail=why, help=help_)
+    return errors.WrongState(message, detail=why, help=help_)

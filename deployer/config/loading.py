@@ -7,6 +7,7 @@ be secret. Looks at no other file than those the specification names.
 import difflib
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -177,6 +178,8 @@ def _files(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
             files.append((field, entry))
         elif entry not in known:
             yield field, f"no bundled playbook {entry}; {_suggestion(entry, known)}; or give a path, as ./{entry}.yml"
+    if re.search(r"\{[{%#]|\$\{", spec.ssh.private_key or ""):
+        yield ("ssh", "private_key"), "its path has braces that Ansible or ssh would evaluate"
     for field, name in files:
         if name is not None and (problem := _unreadable(Path(name))):
             yield field, problem

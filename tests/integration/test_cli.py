@@ -228,11 +228,21 @@ def test_an_unreadable_environment_takes_no_hosts_of_others_from_ansible(deploye
     (demo.parent / "shop").mkdir()
     (demo.parent / "shop" / "environment.json").write_text(encode(making.found_hosts({"web": host}, at)))
     (demo / "environment.json").write_text("{")
+    making = making.found_hosts({"web": host}, at)
+    other = making.model_copy(
+        update={"name": "other", "spec": spec | {"name": "other", "ssh": {"private_key": "/{{x}}"}}}
+    )
+    (demo.parent / "other").mkdir()
+    (demo.parent / "other" / "environment.json").write_text(encode(other))
     told = deployer("inventory", "--list")
     assert told.code == 0
     assert json.loads(told.out)["env_shop"]["hosts"] == ["web"]
+    assert "env_other" not in told.out
     assert "warning: environment demo is not in the inventory" in told.err
     assert str(demo / "environment.json") in told.err
+    assert "warning: environment other is not in the inventory: the path /{{x}} cannot be used" in told.err
+    told = deployer("inventory", "other", "--list")
+    assert (told.code, told.out) == (1, "")
     told = deployer("inventory", "demo", "--list")
     assert (told.code, told.out) == (5, "")
     told = deployer("inventory", "")

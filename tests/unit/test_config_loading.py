@@ -266,6 +266,15 @@ def test_what_is_accepted_can_be_saved_and_read_with_all_its_steps(bundled: Path
         assert held.load() == ended
 
 
+@pytest.mark.parametrize("folder", ["{{x}}", "{% x", "${HOME}"])
+def test_a_key_in_a_folder_that_would_be_evaluated(bundled: Path, folder: str) -> None:
+    (bundled.parent / folder).mkdir()
+    (bundled.parent / folder / "key").touch()
+    assert complaints(bundled, MINIMAL + f"ssh: {{private_key: './{folder}/key'}}\n") == [
+        "demo.yml:3: ssh.private_key: its path has braces that Ansible or ssh would evaluate"
+    ]
+
+
 def test_everything_is_told_at_once_in_the_order_of_the_file(bundled: Path) -> None:
     told = complaints(bundled, "nmae: x\nhosts:\n  web: {cpus: x}\n  Web: {}\ntimeouts: {sssh: 1}\n")
     assert [line.split(": ")[0] for line in told] == [
