@@ -1,7 +1,9 @@
 """The audit trail: every event as a line of events.jsonl, and one readable log for each run."""
 
+import errno
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ class Journal:
         self.log = folder.logs / f"{run_id}.log"
         self._report = report
         self._refused = False
+        self._writing = threading.Lock()
         private_directory(folder.logs)
 
     def __call__(self, event: Event) -> None:
@@ -31,8 +34,12 @@ class Journal:
         # Opened for each line: a log that somebody removes or rotates meanwhile is simply made anew.
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "ab", buffering=0) as file:  # one write for a line: other threads append here, too
-                file.write(line.encode("utf-8", errors="replace"))
+            data = line.encode("utf-8", errors="replace")
+            with open(descriptor, "ab", buffering=0) as file, self._writing:
+                end = os.fstat(descriptor).st_size
+                if file.write(data) < len(data):  # the disk is full: the next line must not go on where this one broke
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if not self._refused:
                 self._refused = True

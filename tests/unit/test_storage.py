@@ -190,6 +190,31 @@ def test_a_journal_that_cannot_be_written_is_told_once_and_stops_nobody(folder: 
     assert len(folder.events.read_text().splitlines()) == 3
 
 
+def test_no_line_is_written_in_part(folder: EnvironmentFolder) -> None:
+    """On a disk that is almost full the next event was glued to half a line."""
+    writing = """
+import resource, sys
+from pathlib import Path
+from deployer.events import Notice
+from deployer.storage.folder import EnvironmentFolder
+from deployer.storage.journal import Journal
+
+journal = Journal(EnvironmentFolder(Path(sys.argv[1])), "r1", lambda event: print(event.message))
+journal(Notice(message="before"))
+room = journal.log.stat().st_size + 100
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))  # what a full disk does, for one process
+journal(Notice(message="x" * 200))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal(Notice(message="after"))
+"""
+    told = subprocess.check_output([sys.executable, "-c", writing, str(folder.root)], text=True).splitlines()
+    assert told[0] == "before"
+    assert "the run goes on without it" in told[1]
+    assert told[2:] == ["x" * 200, "after"]
+    assert [json.loads(line)["message"] for line in folder.events.read_text().splitlines()] == ["before", "after"]
+    assert len((folder.logs / "r1.log").read_text().splitlines()) == 2
+
+
 def test_threads_do_not_mix_their_lines(folder: EnvironmentFolder) -> None:
     journal = Journal(folder, "r1", Listener())
 
