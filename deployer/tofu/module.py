@@ -20,8 +20,10 @@ _KEPT, _PUT_ASIDE = ".deployer-kept", ".deployer-kept.new"  # the latter is not 
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
-# In a block of several lines, of one line, or in JSON. A comment is taken whole, and has no source.
-_LOCAL_SOURCE = re.compile(r'#.*|//.*|(?:^|[{,])\s*"?source"?\s*[=:]\s*"(\.{1,2}/[^"]*)"', re.MULTILINE)
+# In a block of several lines, of one line, or in JSON. A comment is taken whole, and has no source; "**/*.tf" is none.
+_LOCAL_SOURCE = re.compile(
+    r'#.*|//.*|(?<!\S)/\*[\s\S]*?\*/|(?:^|[{,])[ \t]*"?source"?\s*[=:]\s*"(\.{1,2}/[^"]*)"', re.MULTILINE
+)
 
 
 def copy_module(source: Path, folder: Path) -> bool:

@@ -91,6 +91,7 @@ def test_a_manifest_that_a_crash_left_removes_nothing(source: Path, folder: Path
     [
         ("vm.tf", 'module "vm" {\n  source = "../shared/vm"\n}\n'),
         ("vm.tf", 'module "vm" { source = "../shared/vm" }\n'),
+        ("vm.tf", 'locals { all = fileset(".", "**/*.tf") }\nmodule "vm" { source = "../shared/vm" } # */\n'),
         ("vm.tofu", '# "./x"\nmodule "vm" {source="../shared/vm"}\n'),
         ("vm.tf.json", '{"module": {"disk": {"source": "./x"}, "vm": {"count": 1, "source": "../shared/vm"}}}\n'),
         ("vm.tofu.json", '{\n  "module": {\n    "vm": {\n      "source": "../shared/vm"\n    }\n  }\n}\n'),
@@ -110,6 +111,8 @@ def test_a_module_that_uses_a_folder_outside_it_is_refused(source: Path, folder:
     "text",
     [
         '# module "x" { source = "../x" }\n// module "y" { source = "../y" }\n',
+        '/* module "x" {\n  source = "../x"\n}\n*/\nlocals {}\n/* { source = "../x" } */\n',
+        pytest.param("\n" * 100_000, id="blank lines"),  # it took minutes to find nothing in them
         'output "x" { value = "../x" }\nlocals { resource = "../x" }\n',
         'module "x" { source = "git::https://example.org/x.git//../x" }\n',
     ],
