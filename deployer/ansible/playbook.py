@@ -166,6 +166,10 @@ def playbook_environment(
         "ANSIBLE_NOCOLOR": "True",
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
+        # Or the user's ansible.cfg may pass our inventory over. Ours comes first; a playbook may call Ansible itself.
+        "ANSIBLE_INVENTORY_ENABLED": "yaml,host_list,script,auto,ini,toml",
+        "ANSIBLE_INVENTORY_PLUGIN_EXTS": ".json,.yaml,.yml",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
         # Over the user's ansible.cfg: it would ask on ansible-runner's terminal, where nobody answers.
         "ANSIBLE_ASK_PASS": "False",
         "ANSIBLE_ASK_VAULT_PASS": "False",

@@ -308,6 +308,24 @@ def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
     assert "from-group-vars-from-group-vars-" in site.recorder.output
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "[inventory]\nenable_plugins = script, amazon.aws.aws_ec2",
+        "[inventory]\nenable_plugins = script, ini",
+        "[defaults]\nyaml_valid_extensions = .yml",
+        "[inventory_plugin_yaml]\nyaml_valid_extensions = .yaml",
+    ],
+)
+def test_the_machines_are_found_whatever_inventories_the_user_has(site: Site, setting: str) -> None:
+    """They were passed over, with a warning that no host matched, and all was called configured."""
+    (site.project / "ansible.cfg").write_text(f"{setting}\n")
+    (site.project / "group_vars").mkdir()
+    (site.project / "group_vars" / "env_demo.yml").write_text("mine: counts-too\n")
+    assert site.run(site.playbook('    - debug: {msg: "{{ mine }}"}\n')) == "ok=2 changed=0"
+    assert "counts-too" in site.recorder.output
+
+
 def test_ansible_runs_in_the_environment_it_is_given(site: Site) -> None:
     playbook = site.playbook("    - debug: {msg: \"zone {{ lookup('env', 'TZ') }}\"}\n")
     site.run(playbook, TZ="Pacific/Chatham")
