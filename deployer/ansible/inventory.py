@@ -24,6 +24,7 @@ _OPTIONS = (
 # The system's own Python has the bindings of its package manager; looking for one costs a round trip and finds whatever
 # lies on root's PATH. This is the weakest place to say so: the user's group_vars and variables win.
 _FOR_ALL = {"ansible_python_interpreter": "/usr/bin/python3"}
+_THEIR_SSH_ARGS = "{{ lookup('ansible.builtin.env', 'ANSIBLE_SSH_ARGS') }}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,9 @@ def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     Raises StepFailed as `inventory_data` does, and OSError.
     """
     hosts = {host: _variables(environment, host) for host in environment.hosts}
+    for variables in hosts.values():
+        # ssh takes the first value it is given, and ssh_args come first of all: a user's must not turn ours off.
+        variables["ansible_ssh_args"] = f"{variables['ansible_ssh_common_args']} {_THEIR_SSH_ARGS}"
     write_private(path, {"all": {"children": {_group(environment.name): {"hosts": hosts, "vars": _FOR_ALL}}}})
 
 

@@ -11,7 +11,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +35,8 @@ _PASSED_ON = ("HOME", "LOGNAME", "PATH", "SHELL", "SSH_AUTH_SOCK", "TMPDIR", "TZ
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _OF_THE_USER = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_ROLES_PATH")
 _PREFERRED = {"ANSIBLE_FORKS": "20", "ANSIBLE_GATHERING": "smart", "ANSIBLE_PIPELINING": "yes", "ANSIBLE_TIMEOUT": "30"}
+_SYSTEM_WIDE = Path("/etc/ansible/ansible.cfg")
+_SSH_ARGS = "-C -o ControlMaster=auto -o ControlPersist=60s"  # as Ansible has them where nobody says others
 
 _CLOSE = 'for socket in *; do [ -S "$socket" ] && ssh -O exit -o ControlPath="$socket" closing; done; :'
 
@@ -162,7 +166,8 @@ def playbook_environment(
         "LC_ALL": "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8",
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(sockets),
+        # First, because ssh takes the first value it is given: a socket elsewhere would outlive us.
+        "ANSIBLE_SSH_ARGS": f"-o ControlPath={sockets}/%C {_ssh_args(env, project) if project else _SSH_ARGS}",
         "ANSIBLE_NOCOLOR": "True",
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
@@ -178,3 +183,13 @@ def playbook_environment(
     if project is not None and Path(env.get("ANSIBLE_CONFIG") or project / "ansible.cfg").exists():
         return env  # it rules alone
     return _PREFERRED | env
+
+
+def _ssh_args(env: Mapping[str, str], project: Path) -> str:
+    """The user's ssh_args, of the ansible.cfg that Ansible will take; where it cannot be read, Ansible says so."""
+    config, home = Path(env.get("ANSIBLE_CONFIG", os.devnull)), Path(env.get("HOME", os.devnull))
+    places = (config, config / "ansible.cfg", project / "ansible.cfg", home / ".ansible.cfg", _SYSTEM_WIDE)
+    parser = ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    with suppress(ConfigError, UnicodeError, OSError):
+        parser.read(next(filter(Path.is_file, places), ()), encoding="utf-8")
+    return parser.get("ssh_connection", "ssh_args", fallback=_SSH_ARGS)

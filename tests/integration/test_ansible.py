@@ -181,6 +181,19 @@ def test_connections_are_kept_between_playbooks_and_closed_at_the_end(site: Site
     assert not site.sockets.exists()
 
 
+def test_the_users_ssh_args_count_and_the_sockets_are_ours(site: Site) -> None:
+    elsewhere = f"{site.base}/%%C"
+    ssh_args = f"-o Compression=yes -o ControlMaster=auto -o ControlPersist=1h -o ControlPath={elsewhere}"
+    (site.project / "ansible.cfg").write_text(f"[ssh_connection]\nssh_args = {ssh_args}\ncontrol_path = {elsewhere}\n")
+    with kept_connections(os.environ) as site.sockets:
+        with command_lines() as seen:
+            site.run(site.playbook(WRITE))
+        assert any(b"Compression=yes" in words for words in seen)
+        assert len(list(site.sockets.iterdir())) == 2
+    until(lambda: not site.processes(), 5)
+    assert not [path for path in site.base.iterdir() if path.is_socket()]
+
+
 def test_facts_are_gathered_once_for_all_playbooks_of_a_run(site: Site) -> None:
     tasks = '\n    - name: Use\n      debug: {msg: "{{ ansible_facts.os_family }}"}\n'
     request = site.playbook(tasks, head="hosts: all")
@@ -237,7 +250,11 @@ def test_an_unreachable_host_is_a_kind_of_its_own(site: Site, hosts: dict[str, F
     assert site.recorder.statuses("Write").count("changed") == 1
 
 
-def test_a_changed_host_key_is_refused(site: Site) -> None:
+@pytest.mark.parametrize("setting", ["", "[ssh_connection]\nssh_args = {}\n"])
+def test_a_changed_host_key_is_refused(site: Site, setting: str) -> None:
+    """Whatever the user's ansible.cfg says: ssh takes the first value it is given, and ssh_args come first."""
+    unsafe = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    (site.project / "ansible.cfg").write_text(setting.format(unsafe))
     lines = site.known_hosts.read_text().splitlines()
     swapped = lines[0].split()[0] + " " + " ".join(lines[1].split()[1:])
     site.known_hosts.write_text("\n".join([swapped, lines[1]]) + "\n")

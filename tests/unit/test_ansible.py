@@ -353,6 +353,27 @@ def test_the_users_paths_start_where_deployer_was_called(tmp_path: Path, monkeyp
     assert "ANSIBLE_CONFIG" not in playbook_environment(inherited, project=None, scratch=tmp_path, sockets=tmp_path)
 
 
+@pytest.mark.parametrize("place", ["shell", "folder", "project", "home"])
+def test_the_ssh_args_are_of_the_ansible_cfg_that_rules(tmp_path: Path, place: str) -> None:
+    places = {name: tmp_path / name / "ansible.cfg" for name in ("shell", "folder", "project")}
+    places["home"] = tmp_path / "home" / ".ansible.cfg"
+    said = dict(zip(places, ("-o Port=1", "-o Port=2", "-o User=%r  ; mine", "-4"), strict=True))
+    for name, path in [*places.items()][[*places].index(place) :]:
+        path.parent.mkdir()
+        path.write_text(f"[ssh_connection]\nssh_args = {said[name]}\n")
+    named = {"shell": str(places["shell"]), "folder": str(tmp_path / "folder")}.get(place, str(tmp_path / "nowhere"))
+    inherited = {"HOME": str(tmp_path / "home"), "ANSIBLE_CONFIG": named}
+    env = playbook_environment(inherited, project=tmp_path / "project", scratch=tmp_path, sockets=Path("/s"))
+    assert env["ANSIBLE_SSH_ARGS"] == "-o ControlPath=/s/%C " + said[place].partition("  ;")[0]
+
+
+@pytest.mark.parametrize("text", ["", "[ssh_connection]\n", "no ini\n", "\xff"])
+def test_without_ssh_args_of_the_users_connections_are_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ansible.cfg").write_text(text, encoding="latin-1")
+    env = playbook_environment({}, project=tmp_path, scratch=tmp_path, sockets=tmp_path)
+    assert env["ANSIBLE_SSH_ARGS"].endswith(" -C -o ControlMaster=auto -o ControlPersist=60s")
+
+
 @pytest.mark.parametrize("module", ["playbook", "child"])
 def test_ansible_runner_and_what_else_is_slow_is_not_imported(module: str) -> None:
     slow = ("ansible_runner", "pydantic", "yaml")
