@@ -75,7 +75,9 @@ class Document:
         for key, value in node.value:
             line = _line(key)
             if not isinstance(key, yaml.ScalarNode):
-                raise BadDocument(line, "a key must be a single text, not a list or a mapping")
+                raise BadDocument(
+                    line, "a key must be a single text, not a list or a mapping; {{ ... }} goes in quotes"
+                )
             if key.tag == _TAG + "merge":
                 raise BadDocument(line, "<< is not supported; repeat the fields, or give the whole value by an alias")
             where = (*path, key.value)
@@ -108,7 +110,9 @@ def parse(text: str) -> Document:
         raise BadDocument(line, f"not valid YAML, column {column}: {problem}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = f"character {int(error.character):#x} is not allowed; YAML is UTF-8 without control characters"
+        number = int(error.character)
+        found = f"byte {number - 0xDC00:#x}" if 0xDC80 <= number <= 0xDCFF else f"character {number:#x}"
+        problem = f"{found} is not allowed; YAML is UTF-8 without control characters"
         raise BadDocument(line, problem) from None
     except RecursionError:
         raise BadDocument(1, f"nested more than {_DEEPEST} levels deep") from None

@@ -35,7 +35,7 @@ _HIDDEN = ("configure.variables.*", "provider.options.*", "cloud_init.*", "hosts
 _WORDS = {
     **dict.fromkeys(("model_type", "dict_type"), "must be a mapping"),
     **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
-    **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number, without a unit"),
+    **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number, without quotes or a unit"),
     "string_type": "must be a text; put a number, yes or no in quotes",
     "string_pattern_mismatch": "cannot be used as it is",
     "too_short": "must not be empty",
@@ -60,9 +60,8 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     except ValidationError as error:
         found = dict(reversed([*_misfits(error, document)]))  # of each field the first: a union has one for each member
         raise _refused(path, _lines(document, found.items())) from None
-    if (
-        len(spec.model_dump_json(indent=2).encode()) > _LARGEST
-    ):  # a state, which also has hosts and steps, may be larger
+    # A state, which also has hosts and steps, may be larger.
+    if len(spec.model_dump_json(indent=2).encode()) > _LARGEST:
         raise _refused(path, [(0, "more than 1 MiB, with aliases expanded and defaults filled in")])
     wrong = [*_machines(spec, root("tofu")), *_files(spec, root("playbooks"))]
     if wrong:
@@ -105,8 +104,9 @@ def _field_at(path: FieldPath) -> tuple[type[BaseModel], str]:
     """The innermost model on the way to a field, and what the innermost field means that has a description."""
     model: type[BaseModel] = Spec
     meaning = ""
-    for part in path:  # the name of a host is no field, and leaves us where we are
-        if field := model.model_fields.get(str(part)):
+    for before, part in zip(("", *path), path, strict=False):
+        # The name of a host is no field, whatever it is called, and leaves us where we are.
+        if before != "hosts" and (field := model.model_fields.get(str(part))):
             meaning = field.description or ""
             model = next(models_in(field.annotation), model)
     return model, meaning

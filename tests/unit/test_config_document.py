@@ -57,7 +57,7 @@ def test_what_is_read(text: str, data: object) -> None:
         (
             "a: 1\nb: \udcff",
             2,
-            "character 0xdcff is not allowed; YAML is UTF-8",
+            "byte 0xff is not allowed; YAML is UTF-8",
         ),  # how an undecodable byte arrives here
         ("a: &x [*x]", 1, "nested more than 50 levels"),
         ("a: &x {b: *x}", 1, "nested more than 50 levels"),

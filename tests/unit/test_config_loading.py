@@ -111,16 +111,20 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         (
             "name: demo\nhosts: {web: {memory: lots}}\n",
-            "demo.yml:2: hosts.web.memory: must be a whole number, without a unit (Memory in MiB)",
+            "demo.yml:2: hosts.web.memory: must be a whole number, without quotes or a unit (Memory in MiB)",
         ),
         (
             "name: demo\nhosts: {web: {cpus: 0}}\n",
             "demo.yml:2: hosts.web.cpus: must be greater than or equal to 1 (Processors)",
         ),
         (
+            "name: demo\nhosts: {web: {}, cpus: 2}\n",
+            "demo.yml:2: hosts.cpus: must be a mapping (Machines by name (a-z, 0-9, -); `{}`: all defaults)",
+        ),
+        (
             "name: demo\nhosts: {web: {ports: {8080: x}}}\n",
             (
-                "demo.yml:2: hosts.web.ports.8080: must be a whole number, without a unit "
+                "demo.yml:2: hosts.web.ports.8080: must be a whole number, without quotes or a unit "
                 "(`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list)"
             ),
         ),
@@ -227,7 +231,10 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         (
             MINIMAL + "timeouts: {ssh: 1.5}\n",
-            "demo.yml:3: timeouts.ssh: must be a whole number, without a unit (A machine answers and lets us in)",
+            (
+                "demo.yml:3: timeouts.ssh: must be a whole number, without quotes or a unit "
+                "(A machine answers and lets us in)"
+            ),
         ),
         ("- a\n", "demo.yml:1: must be a mapping"),
         (MINIMAL + 'ssh: "\\ud800"\n', "demo.yml:3: a \\u escape that is no character, but half of one"),
@@ -244,7 +251,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         (
             b"name: \xff\n",
-            "demo.yml:1: character 0xdcff is not allowed; YAML is UTF-8 without control characters",
+            "demo.yml:1: byte 0xff is not allowed; YAML is UTF-8 without control characters",
         ),
         ("# " + "x" * 1024 * 1024, "demo.yml:1: the file is larger than 1 MiB"),
     ],
