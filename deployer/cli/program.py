@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,11 +125,14 @@ def flag(*names: str, help: str) -> click.Option:
 
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-    """For shell completion: the names in the home, from the directories alone; or else files, where one is wanted."""
+    """For shell completion: the names in the home, from the directories alone; where a file may be meant, YAML files
+    too, or else any file."""
     found: list[str] = []
     with suppress(DeployerError, OSError):
         folders = (ctx.find_root().ensure_object(Options).where() / "environments").glob("*")
         found = sorted(path.name for path in folders if path.name.startswith(incomplete))
+    if isinstance(param.type, click.Path):  # a shell takes files from us that are names, or looks for them by itself
+        found += sorted(glob(escape(incomplete) + "*.y*ml"))
     return found or param.type.shell_complete(ctx, param, incomplete)
 
 

@@ -547,7 +547,8 @@ def test_the_shell_completes_commands_and_names(program: Deployer, demo: Path) -
 
     assert "plain,status" in complete("deployer sta", 1)
     assert "plain,demo" in complete("deployer status d", 2)
-    assert "plain,demo" in complete("deployer up d", 2)
+    assert complete("deployer up d", 2).splitlines() == ["plain,demo", "plain,demo.yml"]
+    assert complete("deployer up x", 2).splitlines() == ["file,x"]
     assert complete("deployer status x", 2).strip() == ""
     assert "complete -o nosort" in program(_DEPLOYER_COMPLETE="bash_source").out
 
