@@ -23,7 +23,8 @@ PortHere = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
 # A name or an IPv4 address, or an IPv6 address: with two colons at least, and not the port that belongs to `port`.
-Address = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}(%[\w.-]+)?)$")]
+_ADDRESS = r"^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f]*(:[0-9A-Fa-f.]*){2,}(%[A-Za-z0-9._-]+)?)$"
+Address = Annotated[str, Field(pattern=_ADDRESS, max_length=253)]
 Account = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9._@-]*$", max_length=64)]  # as a directory service has it
 Login = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
@@ -142,7 +143,8 @@ class Spec(_Section, title="An environment of deployer"):
         """Step name to playbook entry, in order; a repeated name is told apart, so that each step is one of its own."""
         steps: dict[str, str] = {}
         for entry in self.configure.playbooks:
-            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", Path(entry).stem)
+            # A folder will have this name, and more in it than a file's name, which may be as long as they come.
+            name = step = "playbook:" + re.sub(r"[^A-Za-z0-9._-]+", "_", Path(entry).stem)[:200]
             numbers = itertools.count(2)
             while step in steps:
                 step = f"{name}-{next(numbers)}"

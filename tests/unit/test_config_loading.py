@@ -319,12 +319,21 @@ def test_an_address(bundled: Path, address: str) -> None:
     assert load(bundled, machine).spec.hosts["web"].address == address
 
 
-@pytest.mark.parametrize("address", ["root@192.0.2.1", "192.0.2.1:22", "[::1]", "http://x/", "a b", "-oX=y", ""])
+@pytest.mark.parametrize(
+    "address", ["root@192.0.2.1", "192.0.2.1:22", "[::1]", "http://x/", "a b", "-oX=y", "", "fe80::1%ü", ".::1"]
+)
 def test_what_is_no_address(bundled: Path, address: str) -> None:
     machine = f"name: demo\nprovider: existing\nhosts: {{web: {{address: '{address}'}}}}\n"
     assert complaints(bundled, machine) == [
         "demo.yml:3: hosts.web.address: cannot be used as it is (For `existing`: a name or IP address, without a port)"
     ]
+
+
+def test_an_address_is_as_long_as_a_name_may_be(bundled: Path) -> None:
+    machine = "name: demo\nprovider: existing\nhosts: {{web: {{address: {}}}}}\n"
+    spec = load(bundled, machine.format("x" * 253)).spec
+    assert read_hosts({"hosts": {"web": {"address": spec.hosts["web"].address}}}, spec)
+    assert "hosts.web.address: " in complaints(bundled, machine.format("x" * 254))[0]
 
 
 @pytest.mark.parametrize(

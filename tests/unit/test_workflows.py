@@ -168,6 +168,7 @@ def test_the_playbooks_as_steps() -> None:
     mine = spec(configure={"playbooks": ["base", "web", "/elsewhere/web.yml"]})
     entries = {"playbook:base": "base", "playbook:web": "web", "playbook:web-2": "/elsewhere/web.yml"}
     assert mine.playbook_steps == entries
+    assert all(len(step) < 220 for step in spec(configure={"playbooks": [f"/{'x' * 251}.yml"] * 2}).playbook_steps)
     often = spec(configure={"playbooks": [*["web"] * 99, "/elsewhere/web-2.yml"]}).playbook_steps
     assert len(often) == 100, "each is a step of its own"
     assert max(map(len, often)) < 30
