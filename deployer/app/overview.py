@@ -13,7 +13,7 @@ from typing import Any
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Configurable, InProgress, Resources, finished_steps
 from deployer.errors import DeployerError
-from deployer.events import one_line
+from deployer.events import one_line, utc_now
 from deployer.process import Context
 from deployer.remote.ssh import CALL, Target, ask, ssh_argv, who_answers
 from deployer.storage.folder import EnvironmentFolder
@@ -82,10 +82,16 @@ def overview(
 
 
 def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
-    """Of the run that failed, where it lies now, else the newest; nothing where there is none any more."""
+    """Of the run that failed or was interrupted, where it lies now, else the newest; nothing where there is none.
+
+    One from the future was written while the clock was ahead, and is no newer than those since then.
+    """
     failure = getattr(environment, "failure", None)
-    failed = folder.logs / Path(failure.log).name if failure else Path()
-    return str(failed) if failed.is_file() else max(map(str, folder.logs.glob("*.log")), default="")
+    run = f"{environment.progress.run_id}.log" if isinstance(environment, InProgress) else ""
+    own = folder.logs / (Path(failure.log).name if failure else run)
+    now = f"{utc_now():%Y%m%dT%H%M%S.%fZ}"
+    newest = max(folder.logs.glob("*.log"), key=lambda log: (log.name < now, log.name), default="")
+    return str(own if own.is_file() else newest)
 
 
 def compare(

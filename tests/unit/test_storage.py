@@ -167,6 +167,16 @@ def test_the_log_is_where_the_project_is_now(folder: EnvironmentFolder) -> None:
     assert shown == ["", str(folder.logs / "newer.log"), str(folder.logs / "run.log")]
 
 
+def test_a_log_of_a_clock_that_was_ahead_is_not_the_newest_for_ever(folder: EnvironmentFolder) -> None:
+    spec = Spec.model_validate({"name": "demo", "hosts": {"web": {}}})
+    folder.logs.mkdir()
+    shown: list[str] = []
+    for name in ("29990101T000000.000000Z-up-beef.log", "20260101T000000.000000Z-up-beef.log", "20260102-up.log"):
+        (folder.logs / name).touch()
+        shown.append(Path(overview(every_state()[0], spec, folder, None, ()).log).name[:8])
+    assert shown == ["29990101", "20260101", "20260102"]
+
+
 def test_a_log_that_is_taken_away_is_made_anew(folder: EnvironmentFolder) -> None:
     journal = Journal(folder, "r1", Listener())
     journal(Notice(message="one"))
