@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -314,19 +315,25 @@ def ask(text: str, question: str, *, again: str) -> bool:
         raise Declined(f"{question} Nobody can be asked: this is no terminal", detail=text, help=f"{again} --yes")
 
     def stop(signum: int, frame: object) -> None:
-        os.write(2, b"\n")  # past what Python may just be writing there, and would refuse to be interrupted in
+        with suppress(OSError):  # past what Python may just be writing there, and would refuse to be interrupted in
+            os.write(2, b"\n")
         by = signal.Signals(signum)
         raise Interrupted(f"interrupted by {by.name} at the question", signum=by, help=f"{again}    # asks again")
 
     # While we wait for an answer there is nothing to bring to an orderly end.
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = {s: signal.signal(s, stop) for s in wanted if signal.getsignal(s) is not signal.SIG_IGN}
+    answer = ""
     try:
-        click.echo(f"{text}\n{question} [y/N] ", nl=False, err=True)
-        answer = sys.stdin.readline().strip().lower()
+        with suppress(OSError):
+            click.echo(f"{text}\n{question} [y/N] ", nl=False, err=True)
+            answer = sys.stdin.readline()
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    if answer not in ("y", "yes"):
+    if not answer and not sys.stdin.isatty():  # the terminal was closed, and that need not have been said to us, too
+        stop(signal.SIGHUP, None)
+    if answer.strip().lower() not in ("y", "yes"):
         raise Declined("the answer was no", help=f"{again}    # asks again")
     return True
 

@@ -46,6 +46,21 @@ with Interrupts().listening():
         print(error, error.exit_code)
 """
 
+_CLOSED = """
+import signal, sys
+from pathlib import Path
+from deployer.cli.commands import ask
+from deployer.errors import Interrupted
+from deployer.process import Interrupts
+
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
+with Interrupts().listening():
+    try:
+        ask("A change.", "Now?", again="deployer up demo")
+    except Interrupted as error:
+        Path(sys.argv[2]).write_text(str(error.exit_code))
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -164,13 +179,26 @@ def test_ctrl_c_at_a_question_is_an_interrupt(terminal: Spawn, project: Path) ->
     assert state(project) == "created"
 
 
-def test_sigterm_at_a_question_does_not_wait_for_the_answer(terminal: Spawn) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_at_a_question_does_not_wait_for_the_answer(
+    terminal: Spawn, signum: signal.Signals, code: int
+) -> None:
     """While a run listens, signals are counted only, for the next step to see: there is none while it asks."""
     child = terminal("-c", _QUESTION)
     child.expect_exact("Now? [y/N] ")
-    child.kill(signal.SIGTERM)
-    child.expect_exact("interrupted by SIGTERM at the question 143")
+    child.kill(signum)
+    child.expect_exact(f"interrupted by {signum.name} at the question {code}")
     assert ended(child) == 0
+
+
+@pytest.mark.parametrize("hangup", ["SIG_DFL", "SIG_IGN"])
+def test_a_terminal_that_is_closed_at_a_question_is_an_interrupt(terminal: Spawn, tmp_path: Path, hangup: str) -> None:
+    """The kernel tells the shell alone; what the shell started sees the end of its input first, or an error."""
+    child = terminal("-c", _CLOSED, hangup, str(tmp_path / "code"))
+    child.expect_exact("Now? [y/N] ")
+    os.dup2(os.open(os.devnull, os.O_RDWR), child.child_fd)
+    assert child.wait() == 0
+    assert (tmp_path / "code").read_text() == "129"
 
 
 def test_the_end_of_the_input_is_a_no(terminal: Spawn, project: Path) -> None:
