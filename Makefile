@@ -105,7 +105,7 @@ bench: $(VENV)/.setup-test  ## measure what users wait for
 clean:  ## remove what was built; refuses while an environment here may still have machines
 	@for home in .deployer demo/.deployer; do \
 		for directory in $$home/environments/*/; do \
-			[ -d "$$directory" ] || continue; \
+			[ -e "$$directory/environment.json" ] || [ -e "$$directory/tofu" ] || continue; \
 			name=$$(basename "$$directory"); \
 			if [ "$$($(BIN)/deployer --home $$home status "$$name" 2>/dev/null)" != destroyed ]; then \
 				echo "$$home: the environment $$name may still have machines. Remove them first:" >&2; \

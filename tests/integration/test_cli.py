@@ -265,6 +265,26 @@ def test_common_options_before_and_after_the_command(deployer: Deployer, demo: P
     assert deployer("status", "demo", DEPLOYER_HOME=home).out == "created\n"
 
 
+def test_make_clean_asks_for_no_destruction_of_what_never_was(
+    deployer: Deployer, project: Path, checkout: Path
+) -> None:
+    def clean() -> subprocess.CompletedProcess[str]:
+        argv = ["make", "-f", str(checkout / "Makefile"), f"BIN={Path(sys.executable).parent}", "clean"]
+        return subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=60)
+
+    assert deployer("init").code == 0
+    assert deployer("up", "demo.yml", "--yes", DEPLOYER_TOFU="no-such-tofu").code == 6
+    assert (project / ".deployer" / "environments" / "demo").is_dir()
+    cleaned = clean()
+    assert cleaned.returncode == 0, cleaned
+    assert not (project / ".deployer").exists()
+    assert deployer("create", "-f", "demo.yml").code == 0
+    assert "destroy demo" in clean().stderr
+    (project / ".deployer" / "environments" / "demo" / "environment.json").write_text("{")
+    assert clean().returncode != 0
+    assert (project / ".deployer").exists()
+
+
 def test_what_to_type_next_goes_to_the_home_that_was_named(deployer: Deployer, project: Path) -> None:
     assert deployer("init").code == 0
     home = project / "other home"
