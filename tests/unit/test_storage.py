@@ -17,7 +17,7 @@ import pytest
 from deployer import Deployer
 from deployer.app.overview import overview
 from deployer.config.model import Spec
-from deployer.environment import ProvisionFailed
+from deployer.environment import ProvisionFailed, Provisioning
 from deployer.errors import InvalidInput, StorageFailed, UnknownEnvironment, UnreadableState
 from deployer.events import Event, Notice, Output, StepStarted
 from deployer.storage import glance
@@ -165,6 +165,17 @@ def test_the_log_is_where_the_project_is_now(folder: EnvironmentFolder) -> None:
         (folder.logs / name).touch()
         shown.append(overview(failed, spec, folder, None, ()).log)
     assert shown == ["", str(folder.logs / "newer.log"), str(folder.logs / "run.log")]
+
+
+def test_the_log_of_an_interrupted_run_is_its_own(folder: EnvironmentFolder) -> None:
+    """And not that of a plan which somebody asked for since."""
+    interrupted = next(state for state in every_state() if isinstance(state, Provisioning))
+    spec = Spec.model_validate({"name": "demo", "hosts": {"web": {}}})
+    folder.logs.mkdir()
+    own = folder.logs / f"{interrupted.progress.run_id}.log"
+    for log in (own, folder.logs / "~newer-plan.log"):
+        log.touch()
+        assert overview(interrupted, spec, folder, None, ()).log == str(own)
 
 
 def test_a_log_of_a_clock_that_was_ahead_is_not_the_newest_for_ever(folder: EnvironmentFolder) -> None:
