@@ -135,7 +135,7 @@ class Deployer:
             run = Run(session, before, before.start_destroy(session.run_id, utc_now()))
             needed = not abandon and destroy.something_to_destroy(before, folder)
             tofu = self._working(session, spec) if needed else None
-            return destroy.destroy(run, tofu, spec)
+            return destroy.destroy(run, tofu, spec, again=isinstance(before, (states.Destroying, states.DestroyFailed)))
 
     def plan(self, name: str) -> Plan:
         """What OpenTofu would do now. The environment's state does not change."""

@@ -24,11 +24,12 @@ def something_to_destroy(environment: AnyEnvironment, folder: EnvironmentFolder)
     return environment.resources is not Resources.NONE or state.condition == "encrypted" or bool(state.resources)
 
 
-def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
-    """From any state but `destroyed` to `destroyed`; `tofu` where OpenTofu is to be asked."""
+def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec, *, again: bool) -> Destroyed:
+    """From any state but `destroyed` to `destroyed`; `tofu` where OpenTofu is to be asked, `again` where an earlier run
+    may have taken something away."""
 
     def tofu_destroy() -> str:
-        came_of_it = _take_away(run, tofu, spec) if tofu else "OpenTofu was not asked"
+        came_of_it = _take_away(run, tofu, spec, again) if tofu else "OpenTofu was not asked"
         run.learn(run.environment.resources_gone(utc_now()))
         return came_of_it
 
@@ -42,7 +43,7 @@ def destroy(run: Run[Destroying], tofu: Tofu | None, spec: Spec) -> Destroyed:
     return run.conclude({"tofu_destroy": tofu_destroy, "clean_up": clean_up}, Destroying.succeed)
 
 
-def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
+def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec, again: bool) -> str:
     try:
         gone = _destroyed(tofu)
     except StepFailed as error:
@@ -56,7 +57,8 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec) -> str:
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
     if spec.provider.name != "existing":  # whose machines are to answer afterwards
-        _see_nobody_answers(run, spec, named(gone, "delete", tuple(run.environment.hosts)))
+        hosts = tuple(run.environment.hosts)
+        _see_nobody_answers(run, spec, set(hosts) if gone and again else named(gone, "delete", hosts))
     return f"{len(gone)} destroyed"
 
 
