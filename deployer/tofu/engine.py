@@ -174,7 +174,8 @@ class Tofu:
 
         request = Request(argv=argv, doing=doing, cwd=self.folder, timeout=limit, grace=_GRACE)
         outcome = run(request, self.context, hear)
-        if words[0] == "apply" and outcome.returncode >= 0:  # it ended by itself, and knows what it has made
+        if words[0] == "apply" and outcome.returncode >= 0:
+            # It ended by itself, and knows what it has made. The plan holds every variable's value, and is stale now.
             (self.folder / APPLYING).unlink(missing_ok=True)
         if outcome.interrupted:
             # Even where it came to a good end meanwhile: the user asked us to stop.

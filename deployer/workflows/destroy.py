@@ -53,7 +53,7 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec, again: bool) -> str
         if not _mended(run, tofu, spec):
             raise
         run.session.context.report(Notice(message=f"{error}; once more with the module as it is now", level="warning"))
-        gone = tofu.destroy()
+        again, gone = True, tofu.destroy()
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
     if spec.provider.name != "existing":  # whose machines are to answer afterwards

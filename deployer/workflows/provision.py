@@ -56,7 +56,6 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | Non
             tofu.apply(plan_file, done)
         finally:  # a machine may be new although another one failed; nobody will know it later
             forget_keys(run.environment.hosts)
-        plan_file.unlink(missing_ok=True)  # it holds every variable's value, and is stale from now on
         state = look(folder.tofu)
         exist = state.condition != "whole" or bool(state.resources)
         run.learn(run.environment.confirm_resources(utc_now(), exist=exist))
@@ -65,7 +64,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | Non
     def read_outputs() -> str:
         given = tofu.outputs()
         hosts = read_hosts(given, spec)
-        if others := ", ".join(given["hosts"].keys() - hosts.keys()):
+        if others := ", ".join(sorted(given["hosts"].keys() - hosts.keys())):
             message = f"the module also has hosts that are not in the file, and so are not managed: {others}"
             session.context.report(Notice(message=message, level="warning"))
         forget_keys(hosts)
