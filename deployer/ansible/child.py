@@ -1,19 +1,25 @@
 """The child that holds ansible-runner: `python -m deployer.ansible.child REQUEST.json`, a JSON record a line on stdout.
 
-Refuses to know what comes of it. It goes on when its parent has been killed: a playbook broken off half-way helps no
-one, and the lock's record names us until it ends.
+Refuses to know what comes of it. Passes a first request to stop on, and waits until all that it concerns has ended,
+which ansible-playbook itself does not; a second ends all at once. It goes on when its parent has been killed: a
+playbook broken off half-way helps no one, and the lock's record names us until it ends.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deployer.ansible.results import records_of
 from deployer.process import Deadline, Interrupts, end_tree, own_identity
+from deployer.process.identity import children_of, still_in
+
+_GRACE = 15.0  # seconds, between the time limit's two requests
 
 
 def main() -> None:
@@ -22,16 +28,35 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")  # by the line
     os.dup2(2, 1)  # whatever a library prints is no record
 
+    begun = False
+    told: set[int] = set()  # the process groups: of ansible-playbook, and of each worker with what it runs here
+
     def tell(event: Mapping[str, Any]) -> bool:
+        nonlocal begun
+        begun = begun or event.get("event") == "playbook_on_start"
         for record in records_of(event):
             print(json.dumps(record), file=out)
         return False  # no file for it
 
+    def requests() -> int:
+        over = -deadline.left
+        return max(interrupts.count, (over >= 0) + (over >= _GRACE))
+
     def cancelled() -> bool:
-        if not interrupts.count and not deadline.expired:
-            return False
-        end_tree(own_identity())  # ansible-runner would miss the workers: they have sessions of their own
-        return True
+        asked = requests()
+        if asked == 1 and begun:
+            for playbook in children_of(os.getpid()) if not told else ():
+                told.update((playbook, *children_of(playbook)))
+                with suppress(OSError):
+                    os.killpg(playbook, signal.SIGINT)  # once, as from a terminal; it passes it on to its workers
+        elif asked:
+            end_all()  # also before it has begun: nothing is in flight then, and a signal may get lost
+            return True
+        return False
+
+    def end_all() -> None:
+        for process in (*still_in(told), own_identity()):
+            end_tree(process)  # ansible-runner would miss the workers: they have sessions of their own
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Interrupts().listening() as interrupts:
@@ -42,7 +67,9 @@ def main() -> None:
             rc = ansible_runner.run(**request["runner"], event_handler=tell, cancel_callback=cancelled).rc
             print(json.dumps({"type": "end", "rc": rc}), file=out)
         finally:
-            end_tree(own_identity())
+            while requests() < 2 and still_in(told):
+                time.sleep(0.1)  # ansible-playbook does not wait for what it has asked to stop; we do
+            end_all()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,22 @@ def end_tree(root: ProcessIdentity) -> None:
     _signal(stopped, signal.SIGKILL)
 
 
+def children_of(parent: int) -> set[int]:
+    return {pid for pid, its_parent in _parents().items() if its_parent == parent}
+
+
+def still_in(groups: set[int]) -> set[ProcessIdentity]:
+    """Who runs in the process groups of these numbers, whoever their parents are by now. Takes out of `groups` the
+    numbers that are free again: somebody else may get them."""
+    found: dict[ProcessIdentity, int] = {}
+    for pid in _parents() if groups else ():
+        with contextlib.suppress(OSError):
+            if (group := os.getpgid(pid)) in groups and (identity := identity_of(pid)):
+                found[identity] = group
+    groups &= {*found.values()}
+    return {*found}
+
+
 def left_at_work(folder: Path) -> dict[int, str]:
     """Pid and name of each process that works in `folder`, or below, for a tool of ours that is gone: the leader of its
     session is, and its output is a pipe that nobody reads any more. A server has either otherwise, and does not count.

@@ -416,6 +416,59 @@ def test_a_stop_ends_ansible_and_all_its_own_within_seconds(site: Site, where: s
     until(lambda: not site.processes(), 5)
 
 
+# A command here that finishes what it has begun, whether or not somebody reads what it says.
+HEED = """
+    - name: Heed
+      shell: |
+        trap '' PIPE
+        trap 'echo stopping; touch "{{ place }}/asked"; sleep SECONDS; touch "{{ place }}/in-order"; exit' INT
+        echo $$ > "{{ place }}/asleep-here"
+        while :; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize("by", ["the user", "the time limit"])
+def test_what_a_playbook_runs_here_comes_to_an_orderly_end(site: Site, by: str) -> None:
+    """It was killed at once: of a `tofu apply` a state without a byte was left."""
+    site.timeout = 12 if by == "the time limit" else 60
+
+    def stop() -> None:
+        until(lambda: (site.base / "asleep-here").exists())
+        if by == "the user":
+            site.interrupts.request()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted if by == "the user" else StepFailed):
+        site.run(site.playbook(HEED.replace("SECONDS", "1"), head="hosts: localhost\n  gather_facts: false"))
+    thread.join()
+    assert (site.base / "in-order").exists()
+    until(lambda: not site.processes(), 5)
+
+
+def test_a_second_request_ends_at_once_what_has_outlived_ansible(site: Site) -> None:
+    ended: list[bool] = []
+
+    def stop() -> None:
+        until(lambda: (site.base / "asleep-here").exists())
+        site.interrupts.request()
+        until(lambda: (site.base / "asked").exists())
+        playbook, child = (site.recorder.children[f"{who}playbook:site"] for who in ("ansible-playbook for ", ""))
+        until(lambda: not is_alive(playbook))
+        time.sleep(0.5)
+        ended.append(not is_alive(child))
+        site.interrupts.request()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted):
+        site.run(site.playbook(HEED.replace("SECONDS", "300"), head="hosts: localhost\n  gather_facts: false"))
+    thread.join()
+    assert ended == [False], "it is waited for until then"
+    assert not (site.base / "in-order").exists()
+    until(lambda: not site.processes(), 2)
+
+
 def test_a_time_limit_names_the_task(site: Site) -> None:
     site.timeout = 12  # a busy computer takes some seconds to the first task
     error = site.fail(site.playbook(SLEEP))
