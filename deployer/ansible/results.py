@@ -15,6 +15,7 @@ Record = dict[str, Any]
 
 _LONGEST = 20_000  # characters: a record longer than a megabyte, in JSON, would not arrive whole
 _SAID = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout")  # the best first
+_KILLED = "ansible-playbook was ended by a signal: somebody killed it, or the system did, for want of memory"
 _ERROR = ("[ERROR]: ", "ERROR! ")  # as a line begins, since Ansible 2.19 and before
 
 
@@ -85,6 +86,7 @@ class Findings:
         self._failed: Sequence[str] = ()
         self._unreachable: Sequence[str] = ()
         self._returncode: int | None = None
+        self._ended = False
         self._failures: dict[str, str] = {}
         self._lines: deque[str] = deque(maxlen=15)
         self._error = ""
@@ -101,7 +103,7 @@ class Findings:
             case {"type": "recap", "ok": ok, "changed": changed, "failed": failed, "unreachable": unreachable}:
                 self._did, self._failed, self._unreachable = f"ok={ok} changed={changed}", failed, unreachable
             case {"type": "end", "rc": returncode}:
-                self._returncode = returncode
+                self._returncode, self._ended = returncode, True
             case _:
                 pass
 
@@ -148,7 +150,10 @@ class Findings:
                 return StepFailed(f"{self._step} failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
             return StepFailed(f"{self._step} could not reach {first}", kind=FailureKind.UNREACHABLE, detail=detail)
         kind, what = FailureKind.INPUT, "Ansible gave up" if self.task else "Ansible cannot use the playbook"
+        last = one_line(next(filter(str.strip, reversed(self._lines)), "no message"))
+        detail = self._error or last
         if self._returncode in (None, 127, 250):
             kind, what = FailureKind.TOOL, "Ansible died"
-        detail = self._error or one_line(next(filter(str.strip, reversed(self._lines)), "no message"))
+        if self._returncode is None:  # an end without a code is ansible-runner's way to tell of a signal
+            detail = _KILLED if self._ended else last
         return StepFailed(f"{self._step}: {what}", kind=kind, detail=detail, excerpt="\n".join(self._lines))

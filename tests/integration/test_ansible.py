@@ -477,6 +477,19 @@ def test_a_time_limit_names_the_task(site: Site) -> None:
     assert not any(map(is_alive, site.recorder.children.values()))
 
 
+def test_a_killed_ansible_is_told_as_that(site: Site) -> None:
+    def kill() -> None:
+        until(lambda: asleep(site))
+        os.kill(site.recorder.children["ansible-playbook for playbook:site"].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    error = site.fail(site.playbook('\n    - command: "false"\n      ignore_errors: true\n' + SLEEP))
+    thread.join()
+    assert (error.kind, error.message) == (FailureKind.TOOL, "playbook:site: Ansible died")
+    assert "ended by a signal" in error.detail
+
+
 def test_a_killed_child_leaves_no_ansible_behind(site: Site) -> None:
     def kill() -> None:
         until(lambda: asleep(site))

@@ -217,6 +217,13 @@ def test_a_child_that_died_is_a_tool_that_failed() -> None:
     assert findings(line("x"), end(250)).failure.kind is FailureKind.TOOL
 
 
+def test_a_death_has_no_cause_in_what_was_ignored_before() -> None:
+    ignored = (line("[ERROR]: Task failed: no"), line("...ignoring"))
+    assert "ended by a signal" in findings(*ignored, {"type": "end", "rc": None}).failure.detail
+    assert findings(*ignored, line("pexpect.TIMEOUT"), line("")).failure.detail == "pexpect.TIMEOUT"
+    assert findings(*ignored, line("[ERROR]: Unexpected"), line("x"), end(250)).failure.detail == "Unexpected x"
+
+
 def inventory(tmp_path: Path, name: str = "demo", **hosts: Host) -> InventoryEnvironment:
     return InventoryEnvironment(
         name=name,
