@@ -129,12 +129,13 @@ class Host:
     def _expired(self) -> StepFailed:
         target, (kind, message) = self.target, _HELD_UP[self._rung or "connect"]
         spent, limit = self._deadline.spent - self._since, self._deadline.seconds
-        refused = f"'{target.user}' must exist and accept {target.private_key}.pub; did the machine get its user data?"
+        detail = f"rung {self._rung} for {spent:.0f} s, limit {limit:.0f} s; last answer: {self._answer or 'none'}"
+        if kind is FailureKind.AUTHENTICATION:
+            detail += f"; '{target.user}' must exist and accept {target.private_key}.pub: did the user data arrive?"
         return StepFailed(
             message.format(target, one_line(f"{target.address}:{target.port}")),
             kind=kind,
-            detail=f"rung {self._rung} for {spent:.0f} s, limit {limit:.0f} s; last answer: {self._answer or 'none'}",
-            help=refused if kind is FailureKind.AUTHENTICATION else "",
+            detail=detail,
             excerpt=self.last_words(),
         )
 
@@ -174,7 +175,7 @@ class Host:
                 f"{self.target.name} shows another host key than before: another machine, or somebody is in between",
                 kind=FailureKind.AUTHENTICATION,
                 detail=f"at {name}: not the key that is pinned in {file}",
-                help=f"if the machine was rebuilt on purpose: ssh-keygen -R {name} -f {file}",
+                help=f"ssh-keygen -R {name} -f {file}    # if the machine was rebuilt on purpose",
             )
         if who == "nobody":
             return "connect", why
