@@ -174,7 +174,11 @@ class Deployer:
 
     def inventory(self, name: str | None = None) -> dict[str, object]:
         """Ansible's dynamic inventory of one environment, or of all that have hosts; of all, one that cannot be used is
-        left out, with a warning. Raises UnreadableState and StepFailed for the one that was named."""
+        left out, with a warning. Raises UnreadableState and StepFailed for the one that was named; InvalidInput without
+        a home: none must not be taken for an empty one."""
+        if name is None and not self.home.is_dir():
+            help_ = "deployer init    # begins one here; or name another: --home, DEPLOYER_HOME"
+            raise errors.InvalidInput(f"there is no home {self.home}", detail="so no inventory can be told", help=help_)
         usable: list[InventoryEnvironment] = []
         for each in self._repository.names() if name is None else [name]:
             try:

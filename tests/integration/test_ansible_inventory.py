@@ -48,6 +48,19 @@ def test_without_a_deployer_in_sight_python_is_asked(tmp_path: Path, checkout: P
         (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
     program(tmp_path / "bin" / "python3", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     env = {"PATH": str(tmp_path / "bin"), "PYTHONPATH": str(checkout), "DEPLOYER_HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
     shown = subprocess.run([script, "--list"], env=env, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["_meta"] == {"hostvars": {}}
+
+
+def test_a_home_that_is_not_there_does_not_pass_for_an_empty_one(tmp_path: Path, checkout: Path) -> None:
+    """A misspelt DEPLOYER_HOME gave an inventory without hosts, and a play on none of them succeeds."""
+    env = {**os.environ, "DEPLOYER_HOME": str(tmp_path / "nowhere"), "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True"}
+    tool = Path(sys.executable).with_name("ansible-inventory")
+    script = checkout / "inventory" / "deployer"
+    shown = subprocess.run(
+        [tool, "-i", script, "--list"], env=env, capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert shown.returncode != 0
+    assert f"there is no home {tmp_path / 'nowhere'}" in shown.stderr

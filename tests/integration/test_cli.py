@@ -163,6 +163,7 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["init"], 2, "exists already"),
     (["--home", "/proc/nowhere", "create", "-f", "demo.yml"], 1, "/proc"),
     (["inventory", "--list", "--host", "web"], 2, "either --list or --host"),
+    (["inventory", "--list", "--home", "nowhere"], 2, "there is no home "),
 ]
 
 
