@@ -3,6 +3,7 @@
 ansible-runner takes over signals and heavy imports, so it lives in a child of ours (`deployer.ansible.child`).
 """
 
+import configparser
 import json
 import os
 import re
@@ -11,8 +12,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from configparser import ConfigParser
-from configparser import Error as ConfigError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,9 +186,9 @@ def playbook_environment(
 
 def _ssh_args(env: Mapping[str, str], project: Path) -> str:
     """The user's ssh_args, of the ansible.cfg that Ansible will take; where it cannot be read, Ansible says so."""
-    config, home = Path(env.get("ANSIBLE_CONFIG", os.devnull)), Path(env.get("HOME", os.devnull))
-    places = (config, config / "ansible.cfg", project / "ansible.cfg", home / ".ansible.cfg", _SYSTEM_WIDE)
-    parser = ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
-    with suppress(ConfigError, UnicodeError, OSError):
+    config, home = Path(env.get("ANSIBLE_CONFIG", os.devnull)), env.get("HOME", os.devnull)
+    places = (config, config / "ansible.cfg", project / "ansible.cfg", Path(home, ".ansible.cfg"), _SYSTEM_WIDE)
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    with suppress(configparser.Error, UnicodeError, OSError):
         parser.read(next(filter(Path.is_file, places), ()), encoding="utf-8")
     return parser.get("ssh_connection", "ssh_args", fallback=_SSH_ARGS)
