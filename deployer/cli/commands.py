@@ -278,7 +278,7 @@ def inventory(options: Options, name: str | None, listed: bool, host: str | None
 
     Example:
       deployer inventory demo --list
-      ansible-playbook -i inventory/deployer site.yml
+      DEPLOYER_ENVIRONMENT=demo ansible-playbook -i inventory/deployer site.yml
     """
     if listed and host:
         raise click.UsageError("give either --list or --host")
