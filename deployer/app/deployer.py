@@ -134,7 +134,7 @@ class Deployer:
                 see_all_is_known(folder, before, destroys=True)
             run = Run(session, before, before.start_destroy(session.run_id, utc_now()))
             needed = not abandon and destroy.something_to_destroy(before, folder)
-            tofu = self._working(session, spec) if needed else None
+            tofu = self._working(session, before, spec) if needed else None
             return destroy.destroy(run, tofu, spec, again=isinstance(before, (states.Destroying, states.DestroyFailed)))
 
     def plan(self, name: str) -> Plan:
@@ -144,9 +144,7 @@ class Deployer:
             if not isinstance(before, states.Provisionable):
                 raise _gone(before, session)
             self._look_at_file(before, session)
-            if before.resources == "present":
-                see_all_is_known(session.folder, before, destroys=False)
-            return provision.preview(session, spec, self._working(session, spec), f"deployer plan {name}")
+            return provision.preview(session, spec, self._working(session, before, spec), f"deployer plan {name}")
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -246,9 +244,7 @@ class Deployer:
         if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
             why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
             raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
-        if before.resources == "present":
-            see_all_is_known(session.folder, before, destroys=False)
-        tofu = self._working(session, spec, self._spec(before))
+        tofu = self._working(session, before, spec)
         resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
         agreed: Plan | None = None
@@ -323,8 +319,11 @@ class Deployer:
                 journal(Notice(message=f"environments are kept in {self.home} from now on"))
             yield Session(command, held, held.folder, run_id, journal.log, context)
 
-    def _working(self, session: Session, spec: Spec, *before: Spec) -> Tofu:
-        tofu = self._tofu(session.folder, session.context, spec, *before)
+    def _working(self, session: Session, environment: AnyEnvironment, spec: Spec) -> Tofu:
+        """OpenTofu, where its state can be trusted, in a folder with what the machines were made with."""
+        if environment.resources == "present":
+            see_all_is_known(session.folder, environment, destroys=False)
+        tofu = self._tofu(session.folder, session.context, spec, self._spec(environment))
         put_back(tofu.folder, tofu.init)  # a question that was killed may have left its module there
         return tofu
 
