@@ -214,10 +214,8 @@ class Deployer:
             with path.open("x", encoding="utf-8") as file:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
-            next_command = f"deployer validate -f {quote(str(path))}"
-            raise errors.InvalidInput(
-                f"{path} exists already", detail="it was left as it is", help=next_command
-            ) from None
+            problem, way_out = f"{path} exists already", f"deployer validate -f {quote(str(path))}"
+            raise errors.InvalidInput(problem, detail="it was left as it is", help=way_out) from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         return path

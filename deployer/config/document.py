@@ -75,9 +75,8 @@ class Document:
         for key, value in node.value:
             line = _line(key)
             if not isinstance(key, yaml.ScalarNode):
-                raise BadDocument(
-                    line, "a key must be a single text, not a list or a mapping; {{ ... }} goes in quotes"
-                )
+                problem = "a key must be a single text, not a list or a mapping; {{ ... }} goes in quotes"
+                raise BadDocument(line, problem)
             if key.tag == _TAG + "merge":
                 raise BadDocument(line, "<< is not supported; repeat the fields, or give the whole value by an alias")
             where = (*path, key.value)

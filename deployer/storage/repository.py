@@ -114,11 +114,8 @@ class FileRepository:
     def folder(self, name: str) -> EnvironmentFolder:
         """Where `name` lies, whether it exists or not. Raises InvalidInput for what cannot be a name."""
         if not _NAME.fullmatch(name):
-            raise InvalidInput(
-                f"{name[:60]!r} is not a name of an environment",
-                detail="a name has a-z, 0-9 and hyphens, at most 40, and begins and ends with a letter or a digit",
-                help="deployer list",
-            )
+            detail = "a name has a-z, 0-9 and hyphens, at most 40, and begins and ends with a letter or a digit"
+            raise InvalidInput(f"{name[:60]!r} is not a name of an environment", detail=detail, help="deployer list")
         return EnvironmentFolder(self.home / "environments" / name)
 
     def names(self) -> tuple[str, ...]:
