@@ -74,13 +74,9 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | Non
     def cloud_init() -> str:
         if spec.cloud_init is False:
             return "skipped: the file says cloud_init: false"
-        found = wait_cloud_init(
-            targets(run.environment, spec, folder),
-            spec.timeouts.cloud_init,
-            session.context,
-            strict=spec.cloud_init_strict,
-            required=spec.provider.name != "existing",
-        )
+        hosts, limit = targets(run.environment, spec, folder), spec.timeouts.cloud_init
+        strict, required = spec.cloud_init_strict, spec.provider.name != "existing"
+        found = wait_cloud_init(hosts, limit, session.context, strict=strict, required=required)
         return ", ".join(f"{name} {outcome.outcome}" for name, outcome in found.items())
 
     steps: dict[str, Step] = {
@@ -196,8 +192,5 @@ def merged(ours: Any, theirs: Any) -> Any:
 def named(done: Iterable[Change], action: str, hosts: tuple[str, ...]) -> set[str]:
     """The hosts whose machine was created or deleted, as far as addresses tell: those named as a key of a resource; a
     resource that names no host may stand for any of them."""
-    found: set[str] = set()
-    for change in done:
-        if change.action == action:
-            found.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
-    return found
+    addresses = [change.address for change in done if change.action == action]
+    return set[str]().union(*({host for host in hosts if f'["{host}"]' in address} or hosts for address in addresses))
