@@ -132,12 +132,8 @@ class Host:
         detail = f"rung {self._rung} for {spent:.0f} s, limit {limit:.0f} s; last answer: {self._answer or 'none'}"
         if kind is FailureKind.AUTHENTICATION:
             detail += f"; '{target.user}' must exist and accept {target.private_key}.pub: did the user data arrive?"
-        return StepFailed(
-            message.format(target, one_line(f"{target.address}:{target.port}")),
-            kind=kind,
-            detail=detail,
-            excerpt=self.last_words(),
-        )
+        problem = message.format(target, one_line(f"{target.address}:{target.port}"))
+        return StepFailed(problem, kind=kind, detail=detail, excerpt=self.last_words())
 
     def _log_in(self, command: str, top: Rung, learned: Path) -> str | None:
         """What the command wrote, where it ran to its good end; else tells what held it up."""
@@ -195,13 +191,9 @@ def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None
         return
     if end.outcome is CloudInitOutcome.ERROR or (strict if causes else required):
         mend = "use an image with cloud-init, or say `cloud_init: false` in the configuration file"
-        raise StepFailed(
-            f"cloud-init {_ENDED[end.outcome]} on {name}",
-            kind=FailureKind.CLOUD_INIT,
-            detail=causes or "the machine's user data was never applied",
-            help="" if causes else mend,
-            excerpt=host.last_words(),
-        )
+        problem, help_ = f"cloud-init {_ENDED[end.outcome]} on {name}", "" if causes else mend
+        detail, words = causes or "the machine's user data was never applied", host.last_words()
+        raise StepFailed(problem, kind=FailureKind.CLOUD_INIT, detail=detail, help=help_, excerpt=words)
     if causes:
         host.say(Notice(message=f"cloud-init on {name} is done, but degraded: {causes}", level="warning"))
     else:
