@@ -56,11 +56,8 @@ class Overview:
 def overview(
     environment: AnyEnvironment, spec: Spec, folder: EnvironmentFolder, holder: Record | None, reality: tuple[str, ...]
 ) -> Overview:
-    facts: dict[str, Any] = environment.model_dump(
-        mode="json",
-        include={"name", "state", "failure", "resources", "hosts", "created_at", "changed_at"},
-        exclude={"hosts": {"__all__": {"id", "console"}}},
-    )
+    shown, hidden = {"name", "state", "failure", "resources", "hosts", "created_at", "changed_at"}, {"id", "console"}
+    facts: dict[str, Any] = environment.model_dump(mode="json", include=shown, exclude={"hosts": {"__all__": hidden}})
     steps = finished_steps(environment)
     mended = isinstance(environment, Configurable) and any("differs: OpenTofu would " in line for line in reality)
     likely: dict[str, None] = dict.fromkeys([again(environment, "up")] if mended else [])

@@ -135,12 +135,9 @@ def _defect(error: BaseException) -> DeployerError:
         descriptor, kept = tempfile.mkstemp(".log", "deployer-error-")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             traceback.print_exception(error, file=file)
-    return DeployerError(
-        "internal error: a defect of deployer itself",
-        detail=f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {kept}",
-        remains="What was saved before stands; `deployer list` shows it.",
-        help="deployer list",
-    )
+    detail = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}; the traceback: {kept}"
+    problem, look = "internal error: a defect of deployer itself", "deployer list"
+    return DeployerError(problem, detail=detail, remains=f"What was saved before stands; `{look}` shows it.", help=look)
 
 
 if __name__ == "__main__":

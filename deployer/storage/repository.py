@@ -132,11 +132,8 @@ class FileRepository:
         if environment is None:
             if _begun(self.folder(name)):
                 raise unreadable(self.folder(name), "it is not there any more")
-            raise UnknownEnvironment(
-                f"there is no environment {name} in {self.home}",
-                detail=f"environments here: {', '.join(self.names()) or 'none'}",
-                help="deployer list",
-            )
+            problem, known = f"there is no environment {name} in {self.home}", ", ".join(self.names()) or "none"
+            raise UnknownEnvironment(problem, detail=f"environments here: {known}", help="deployer list")
         return environment
 
     def holder(self, name: str) -> Record | None:
