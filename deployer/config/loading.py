@@ -167,10 +167,8 @@ def _suggestion(wrong: str, known: Sequence[str]) -> str:
 
 def _files(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
     """Whether the playbooks and keys are there, and can be read."""
-    files: list[tuple[FieldPath, str | None]] = [
-        (("configure", "vault_password_file"), spec.configure.vault_password_file),
-        (("ssh", "private_key"), spec.ssh.private_key),
-    ]
+    files: list[tuple[FieldPath, str | None]] = [(("ssh", "private_key"), spec.ssh.private_key)]
+    files.append((("configure", "vault_password_file"), spec.configure.vault_password_file))
     known = sorted(path.stem for path in bundle.glob("*.yml"))
     for index, entry in enumerate(spec.configure.playbooks):
         field: FieldPath = ("configure", "playbooks", index)
