@@ -191,9 +191,13 @@ def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None
         return
     if end.outcome is CloudInitOutcome.ERROR or (strict if causes else required):
         mend = "use an image with cloud-init, or say `cloud_init: false` in the configuration file"
-        problem, help_ = f"cloud-init {_ENDED[end.outcome]} on {name}", "" if causes else mend
-        detail, words = causes or "the machine's user data was never applied", host.last_words()
-        raise StepFailed(problem, kind=FailureKind.CLOUD_INIT, detail=detail, help=help_, excerpt=words)
+        raise StepFailed(
+            f"cloud-init {_ENDED[end.outcome]} on {name}",
+            kind=FailureKind.CLOUD_INIT,
+            detail=causes or "the machine's user data was never applied",
+            help="" if causes else mend,
+            excerpt=host.last_words(),
+        )
     if causes:
         host.say(Notice(message=f"cloud-init on {name} is done, but degraded: {causes}", level="warning"))
     else:

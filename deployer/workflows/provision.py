@@ -192,5 +192,8 @@ def merged(ours: Any, theirs: Any) -> Any:
 def named(done: Iterable[Change], action: str, hosts: tuple[str, ...]) -> set[str]:
     """The hosts whose machine was created or deleted, as far as addresses tell: those named as a key of a resource; a
     resource that names no host may stand for any of them."""
-    addresses = [change.address for change in done if change.action == action]
-    return set[str]().union(*({host for host in hosts if f'["{host}"]' in address} or hosts for address in addresses))
+    found: set[str] = set()
+    for change in done:
+        if change.action == action:
+            found.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
+    return found
