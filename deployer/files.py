@@ -1,4 +1,5 @@
-"""How our files are written: a reader sees the old one or the new one, whole, whatever happens. Knows no content."""
+"""How our files are written: a reader sees the old one or the new one, whole, whatever happens; and how paths are told.
+Knows no content."""
 
 import contextlib
 import json

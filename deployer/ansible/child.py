@@ -46,9 +46,11 @@ def main() -> None:
         asked = requests()
         if asked == 1 and begun:
             for playbook in children_of(os.getpid()) if not told else ():
-                told.update((playbook, *children_of(playbook)))
                 with suppress(OSError):
+                    os.kill(playbook, signal.SIGSTOP)  # it must not start another worker meanwhile
+                    told.update((playbook, *children_of(playbook)))
                     os.killpg(playbook, signal.SIGINT)  # once, as from a terminal; it passes it on to its workers
+                    os.kill(playbook, signal.SIGCONT)
         elif asked:
             end_all()  # also before it has begun: nothing is in flight then, and a signal may get lost
             return True

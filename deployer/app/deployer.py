@@ -322,7 +322,10 @@ class Deployer:
         if environment.resources == "present":
             see_all_is_known(session.folder, environment, destroys=False)
         tofu = self._tofu(session.folder, session.context, spec, self._spec(environment))
-        put_back(tofu.folder, tofu.init)  # a question that was killed may have left its module there
+        try:
+            put_back(tofu.folder, tofu.init)  # who was killed may have left another module there, or half of one
+        except OSError as error:
+            raise storage_failed("cannot write", tofu.folder, error) from error
         return tofu
 
     def _tofu(self, folder: EnvironmentFolder, context: Context, spec: Spec, *before: Spec) -> Tofu:

@@ -93,6 +93,8 @@ class Tofu:
         """What an apply would do; saved to `out` where given. Without it, it is a question: it takes no lock, and waits
         for none."""
         options = {**_WAIT, "out": out} if out else {"lock": False}
+        if out and look(self.folder).interrupted:
+            (self.folder / "errored.tfstate").touch()  # our lock takes a killed one's note away, and the doubt stays
         decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, detailed_exitcode=IsFlagged, **options)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
@@ -104,10 +106,10 @@ class Tofu:
 
     def apply(self, plan: Path, done: list[Change]) -> None:
         """Applies a saved plan, which is used up. What was done is in `done`, also where it fails or is stopped."""
-        # An empty one is of an earlier apply: this one finds or makes what that could not write down.
+        self._streamed(self.limits.apply, done, "apply", str(plan.replace(self.folder / APPLYING)), **_JSON, **_WAIT)
+        # An empty one is of an earlier apply: this one has found or made what that could not write down.
         if look(self.folder).errored is None:
             (self.folder / "errored.tfstate").unlink(missing_ok=True)
-        self._streamed(self.limits.apply, done, "apply", str(plan.replace(self.folder / APPLYING)), **_JSON, **_WAIT)
 
     def destroy(self) -> tuple[Change, ...]:
         """Takes everything away that the state knows. Where it fails, the rest is still in the state."""
@@ -174,7 +176,7 @@ class Tofu:
 
         request = Request(argv=argv, doing=doing, cwd=self.folder, timeout=limit, grace=_GRACE)
         outcome = run(request, self.context, hear)
-        if words[0] == "apply" and outcome.returncode >= 0:
+        if words[0] == "apply" and outcome.returncode in (0, 1):  # others are of a crash, or of a wrapper's
             # It ended by itself, and knows what it has made. The plan holds every variable's value, and is stale now.
             (self.folder / APPLYING).unlink(missing_ok=True)
         if outcome.interrupted:

@@ -41,8 +41,10 @@ def copy_module(source: Path, folder: Path) -> bool:
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
-    before, now = _manifest(folder), _files(source, folder)
+    before, now, nested = _manifest(folder), _files(source, folder), (folder / _KEPT).is_dir()
     _see_all_is_inside(source, now)
+    if not nested:  # where this stops half-way, `put_back` undoes it: a half module would destroy without provisioners
+        _put_aside(folder)
     write_private(folder / _MANIFEST, sorted(before | now))  # where this stops half-way, nothing is left for good
     _remove(folder, before - now)
     for name in now:
@@ -52,6 +54,8 @@ def copy_module(source: Path, folder: Path) -> bool:
         shutil.copyfile(source / name, folder / name)
         (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
     write_private(folder / _MANIFEST, sorted(now))
+    if not nested:
+        _drop(folder)
     return True
 
 
@@ -60,13 +64,7 @@ def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
     """Whatever is copied to `folder` while the block runs, in the end it holds the module and the variables that it
     held before: those that its machines were made with, and go away with. Where we are killed meanwhile, `put_back`
     does it later. Raises OSError."""
-    new = folder / _PUT_ASIDE
-    shutil.rmtree(new, ignore_errors=True)
-    for name in filter(lambda name: (folder / name).is_file(), (*_manifest(folder), _MANIFEST, VARIABLES)):
-        (new / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy2(folder / name, new / name)
-    if new.is_dir():
-        new.replace(folder / _KEPT)
+    _put_aside(folder)
     try:
         yield
     finally:
@@ -92,15 +90,31 @@ def put_back(folder: Path, again: Callable[[], None], *, another: bool = True) -
     if another:
         with suppress(StepFailed):  # it is as it was before, which may not have been valid
             again()
-    kept.replace(folder / _PUT_ASIDE)  # at once, or who is killed now would put a part of it back
-    shutil.rmtree(folder / _PUT_ASIDE)
+    _drop(folder)
+
+
+def _put_aside(folder: Path) -> None:
+    new = folder / _PUT_ASIDE
+    shutil.rmtree(new, ignore_errors=True)
+    for name in filter(lambda name: (folder / name).is_file(), (*_manifest(folder), _MANIFEST, VARIABLES)):
+        (new / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(new / name, (folder / name).read_bytes())  # it lasts, or a power cut would leave empty files
+        (new / name).chmod((folder / name).stat().st_mode)
+    if new.is_dir():
+        new.replace(folder / _KEPT)
+
+
+def _drop(folder: Path) -> None:
+    with suppress(FileNotFoundError):  # nothing was there to be kept
+        (folder / _KEPT).replace(folder / _PUT_ASIDE)  # at once, or who is killed now would put a part of it back
+        shutil.rmtree(folder / _PUT_ASIDE)
 
 
 def _remove(folder: Path, names: set[str]) -> None:
     """Folders that are empty then go, too: a file may come in their place, as a folder may in a file's."""
     for name in names:
-        with suppress(NotADirectoryError):
-            (folder / name).unlink(missing_ok=True)
+        if (folder / name).is_file():  # a folder may have its name by now
+            (folder / name).unlink()
         for parent in (folder / name).parents[: len(Path(name).parents) - 1]:
             with suppress(OSError):
                 parent.rmdir()

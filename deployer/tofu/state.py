@@ -25,8 +25,8 @@ class LocalState:
 
     `resources` are the addresses of what exists, each with the provider's own id.
     `interrupted` says that what an OpenTofu which no longer runs was making may not be in the state: it was killed, and
-    left its lock's note (a `remote` one the plan that it applied), or the disk was so full that it left an
-    errored.tfstate of zero bytes.
+    left its lock's note (a `remote` one the plan that it applied), or there is an errored.tfstate of zero
+    bytes: its disk was so full, or we took its note away, and no apply has come to a good end since.
     `errored` is the state that OpenTofu could not write to its place, to be pushed by hand.
     """
 
@@ -108,8 +108,8 @@ def _is_elsewhere(folder: Path) -> bool:
     note = folder / ".terraform" / "terraform.tfstate"
     if not note.exists():
         return False
-    backend = json.loads(note.read_text(encoding="utf-8"))["backend"]
-    return (backend["type"], backend["config"].get("path")) != ("local", None)
+    backend = json.loads(note.read_text(encoding="utf-8")).get("backend")  # none where a backend was taken out again
+    return bool(backend) and (backend["type"], backend["config"].get("path")) != ("local", None)
 
 
 def _address(resource: dict[str, Any], instance: dict[str, Any]) -> str:

@@ -37,9 +37,14 @@ class Plan:
         return all(change.action == "read" for change in self.changes)
 
     @property
+    def touching(self) -> list[Change]:
+        """What would be done with something that exists."""
+        return [change for change in self.changes if change.action in ("update", "replace", "delete")]
+
+    @property
     def risky(self) -> list[Change]:
         """By which something that works may be lost."""
-        return [c for c in self.changes if c.action in ("update", "replace", "delete") and c.reason != "tainted"]
+        return [change for change in self.touching if change.reason != "tainted"]
 
     @property
     def summary(self) -> str:

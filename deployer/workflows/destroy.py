@@ -63,9 +63,9 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec, again: bool) -> str
 
 
 def _destroyed(tofu: Tofu) -> tuple[Change, ...]:
+    if not (tofu.folder / ".terraform").exists():
+        tofu.init()
     try:
-        if not (tofu.folder / ".terraform").exists():
-            tofu.init()
         tofu.validate()
     except StepFailed:  # its notes may be of another module
         tofu.init()

@@ -37,9 +37,10 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | Non
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
         found = tofu.plan(plan_file)
-        for change in found.risky:
+        nothing_made = run.environment.resources is Resources.NONE
+        for change in found.touching if nothing_made else found.risky:
             would = f"the plan would {change.action} {change.address}"
-            if run.environment.resources is Resources.NONE:
+            if nothing_made:
                 detail = "has the module a backend whose state is another environment's? (docs/providers.md)"
                 raise StepFailed(f"{would}, which this environment has not made", kind=FailureKind.INPUT, detail=detail)
             if agreed is not None and change not in agreed.changes:
@@ -54,8 +55,10 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | Non
         run.learn(run.environment.expect_resources(utc_now()))
         try:
             tofu.apply(plan_file, done)
-        finally:  # a machine may be new although another one failed; nobody will know it later
-            forget_keys(run.environment.hosts)
+        except (StepFailed, Interrupted):
+            with suppress(OSError, StepFailed):  # a machine may be new although another one failed: now or never
+                forget_keys(run.environment.hosts)
+            raise
         state = look(folder.tofu)
         exist = state.condition != "whole" or bool(state.resources)
         run.learn(run.environment.confirm_resources(utc_now(), exist=exist))

@@ -26,7 +26,8 @@ resource "terraform_data" "%(resource)s" {
   for_each = var.hosts
   input    = "%(things)s/${each.key}"
   provisioner "local-exec" {
-    command = "touch ${self.input}; while [ -e ${self.input}.slow ]; do sleep 0.05; done"
+    command = "[ ! -e $THING.bad ] || exit 1; touch $THING; while [ -e $THING.slow ]; do sleep 0.05; done"
+    environment = { THING = self.input }
   }
   provisioner "local-exec" {
     when    = destroy
@@ -107,6 +108,13 @@ def test_opentofu_killed_while_it_adds_a_machine(project: Project, things: Path)
     assert project.state["resources"] == "present"
     told = refused(project, "OpenTofu was cut short", f"deployer provision {NAME} --from-start")
     assert "--abandon" not in told.err
+    # Neither a plan nor an apply that fails takes the doubt away.
+    bad = things / "two.bad"
+    bad.touch()
+    project.run("provision", NAME, "--from-start", code=1)
+    assert project.state["failure"]["step"] == "tofu_apply"
+    refused(project, "OpenTofu was cut short")
+    bad.unlink()
     project.run("provision", NAME, "--from-start", code=1)
     assert project.state["failure"]["step"] == "wait_ssh"
     gone(project, things)

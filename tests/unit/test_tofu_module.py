@@ -228,6 +228,8 @@ def test_a_copy_that_stopped_half_way_leaves_nothing_for_good(source: Path, fold
     with pytest.raises(OSError, match=r"c\.tf"):
         copy_module(source, folder)
     (folder / "c.tf").rmdir()
+    put_back(folder, lambda: None)
+    assert names(folder) == before
     for name in ("a.tf", "b.tf", "c.tf"):
         (source / name).unlink()
     copy_module(source, folder)

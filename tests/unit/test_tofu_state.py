@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.tofu.state import LocalState, locked_by, look
+from deployer.tofu.state import APPLYING, LocalState, locked_by, look
 
 NOTE = ".terraform.tfstate.lock.info"
 STATE = {
@@ -158,3 +158,34 @@ def test_who_holds_the_lock_is_known_without_taking_it(tmp_path: Path, note: str
         assert holder.stdin is not None
         holder.stdin.close()
     assert locked_by(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("noted", "condition"),
+    [
+        ('{"backend": {"type": "s3", "config": {}}}', "remote"),
+        ('{"backend": {"type": "local", "config": {"path": "/elsewhere/x.tfstate"}}}', "remote"),
+        ('{"backend": {"type": "local", "config": {"path": null}}}', "absent"),
+        ('{"version": 3}', "absent"),  # what is left of a backend that was taken out again
+    ],
+)
+def test_where_the_state_is(tmp_path: Path, noted: str, condition: str) -> None:
+    (tmp_path / ".terraform").mkdir()
+    (tmp_path / ".terraform" / "terraform.tfstate").write_text(noted)
+    assert look(tmp_path).condition == condition
+
+
+def test_an_apply_that_was_cut_short_where_the_state_is_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / ".terraform").mkdir()
+    (tmp_path / ".terraform" / "terraform.tfstate").write_text('{"backend": {"type": "s3", "config": {}}}')
+    assert not look(tmp_path).interrupted
+    (tmp_path / APPLYING).touch()
+    assert look(tmp_path).interrupted
+
+
+def test_a_note_of_a_plan_is_no_doubt(tmp_path: Path) -> None:
+    note = '{"Who": "me", "Operation": "OperationType%s", "Created": "2026-01-01T00:00:00Z"}'
+    (tmp_path / NOTE).write_text(note % "Apply")
+    assert look(tmp_path).interrupted
+    (tmp_path / NOTE).write_text(note % "Plan")
+    assert not look(tmp_path).interrupted
