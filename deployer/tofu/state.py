@@ -13,7 +13,7 @@ from typing import Any, Literal
 from deployer.events import printable
 
 _NOTE = ".terraform.tfstate.lock.info"
-APPLYING = "deployer.applying"  # the plan, while OpenTofu is at it
+APPLYING = "deployer-applying.tfplan"  # the plan, while OpenTofu is at it
 
 Condition = Literal["absent", "empty", "damaged", "whole", "remote", "encrypted"]
 

@@ -127,7 +127,7 @@ def test_opentofu_killed_where_its_state_is_elsewhere(project: Project, things: 
     assert project.state["resources"] == "possible"
     refused(project, "OpenTofu was cut short", f"deployer provision {NAME} --from-start")
     project.run("provision", NAME, "--from-start", code=1)
-    assert not (project.folder / "tofu" / "deployer.applying").exists()
+    assert not (project.folder / "tofu" / "deployer-applying.tfplan").exists()
     gone(project, things)
 
 

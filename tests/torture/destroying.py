@@ -30,7 +30,7 @@ def _fails(world: World, *argv: str) -> None:
 
 def _provisioning(world: World) -> None:
     """Killed when apply was over and its end not saved."""
-    at = Boundary("unlink", "deployer.applying", 1)
+    at = Boundary("unlink", "deployer-applying.tfplan", 1)
     assert world.run("provision", "demo", fault=Fault(at, "kill")).code == -9
 
 

@@ -32,7 +32,7 @@ PLAYBOOK = """\
 """
 # Where they may be: what OpenTofu and Ansible need, and the environment's own specification. All of it 0600.
 _KNOWN = ("environment.json", "terraform.tfvars.json", "terraform.tfstate", "terraform.tfstate.backup",
-          "variables.json", "deployer.tfplan", "deployer.applying")  # fmt: skip
+          "variables.json", "deployer.tfplan", "deployer-applying.tfplan")  # fmt: skip
 
 
 def canaries(where: Arena, chance: random.Random, number: int) -> None:

@@ -57,7 +57,7 @@ def test_command_lines(tofu: Tofu, command: Callable[[Tofu], object], expected: 
 
 
 def test_a_plan_is_applied_and_used_up(tofu: Tofu) -> None:
-    plan, applying = tofu.folder / "deployer.tfplan", tofu.folder / "deployer.applying"
+    plan, applying = tofu.folder / "deployer.tfplan", tofu.folder / "deployer-applying.tfplan"
     plan.touch()
     expected = ["apply", "-json", "-input=false", "-lock-timeout=120s", str(applying)]
     assert argv(tofu, lambda tofu: tofu.apply(plan, [])) == [str(tofu.binary), *expected]
