@@ -3,6 +3,7 @@
 And what really is, beside what is saved: OpenTofu's view and whether hosts answer. Changes nothing, guesses nothing.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -86,10 +87,10 @@ def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
     """
     failure = getattr(environment, "failure", None)
     run = f"{environment.progress.run_id}.log" if isinstance(environment, InProgress) else ""
-    own = folder.logs / (Path(failure.log).name if failure else run)
+    own = folder.logs / Path(failure.log if failure else run).name
     now = f"{utc_now():%Y%m%dT%H%M%S.%fZ}"
     newest = max(folder.logs.glob("*.log"), key=lambda log: (log.name < now, log.name), default="")
-    return str(own if own.is_file() else newest)
+    return str(own if os.path.isfile(own) else newest)  # which a damaged state may spell as it likes
 
 
 def compare(
