@@ -252,8 +252,8 @@ class Deployer:
             moved = () if before.file == file or not changed else (f"file: {before.file} -> {file}",)
             changes = Changes((*moved, *spec_changes(before.spec, wanted.data)), plan)
             nothing = not changed and plan.empty
-            is_idle = nothing and not from_start and provision.addresses_hold(before, spec, tofu)
-            if is_idle and isinstance(before, states.Configurable):
+            idle = nothing and not from_start
+            if idle and isinstance(before, states.Configurable) and provision.addresses_hold(before, spec, tofu):
                 message = f"OpenTofu has nothing to do: environment {before.name} is as it was accepted"
                 if isinstance(before, states.Configured):
                     message += f"; after a change in a playbook: deployer configure {before.name}"

@@ -38,6 +38,12 @@ output "hosts" {
   value = { for name, _ in var.hosts : name => { address = "127.0.0.1", port = %(port)s } }
 }
 """
+NOBODY_ANSWERS: dict[str, Any] = {"timeouts": {"ssh": 1}, "cloud_init": False, "configure": {}}
+LETS_US_IN: dict[str, Any] = {  # a machine of the fleet
+    "ssh": {"user": "root", "private_key": "./key"},
+    "cloud_init": False,
+    "configure": {},
+}
 PAPER = 'resource "terraform_data" "paper" {}'
 MANY = 'resource "terraform_data" "many" {\n  count = 3000\n}\n'  # so that planning takes a while
 
@@ -58,12 +64,14 @@ def made(project: Project, *hosts: str, provider: dict[str, Any] | None = None) 
     project.write(
         provider=provider or module(project),
         hosts={host: {} for host in hosts},
-        timeouts={"ssh": 1},
-        cloud_init=False,
-        configure={},
+        **NOBODY_ANSWERS,
     )
     project.run("up", f"{NAME}.yml", "--yes", code=1)
     assert project.state["failure"]["step"] == "wait_ssh"
+
+
+def outputs(address: str, port: str) -> str:
+    return f'output "hosts" {{\n  value = {{ web = {{ address = {address}, port = {port} }} }}\n}}\n'
 
 
 def names(things: Path) -> set[str]:
@@ -101,9 +109,7 @@ def gone(project: Project, things: Path) -> None:
 
 def test_opentofu_killed_while_it_adds_a_machine(project: Project, things: Path) -> None:
     made(project, "one")
-    project.write(
-        provider=module(project), hosts={"one": {}, "two": {}}, timeouts={"ssh": 1}, cloud_init=False, configure={}
-    )
+    project.write(provider=module(project), hosts={"one": {}, "two": {}}, **NOBODY_ANSWERS)
     killed_at(project, things / "two", "up", f"{NAME}.yml", "--yes")
     assert project.state["resources"] == "present"
     told = refused(project, "OpenTofu was cut short", f"deployer provision {NAME} --from-start")
@@ -122,7 +128,7 @@ def test_opentofu_killed_while_it_adds_a_machine(project: Project, things: Path)
 
 def test_opentofu_killed_where_its_state_is_elsewhere(project: Project, things: Path) -> None:
     backend = f'terraform {{\n  backend "local" {{ path = "{project.path}/elsewhere.tfstate" }}\n}}\n'
-    project.write(provider=module(project, backend), timeouts={"ssh": 1}, cloud_init=False, configure={})
+    project.write(provider=module(project, backend), **NOBODY_ANSWERS)
     killed_at(project, things / "web", "up", f"{NAME}.yml")
     assert project.state["resources"] == "possible"
     refused(project, "OpenTofu was cut short", f"deployer provision {NAME} --from-start")
@@ -169,7 +175,7 @@ def test_what_went_wrong_half_way_is_not_replaced_unasked(project: Project, thin
 
 def test_what_was_never_whole_is_made_anew_unasked(project: Project, things: Path) -> None:
     failing = 'resource "terraform_data" "late" {\n  provisioner "local-exec" {\n    command = "false"\n  }\n}\n'
-    project.write(provider=module(project, failing), timeouts={"ssh": 1}, cloud_init=False, configure={})
+    project.write(provider=module(project, failing), **NOBODY_ANSWERS)
     project.run("up", f"{NAME}.yml", code=1)
     assert project.state["failure"]["step"] == "tofu_apply"
     module(project, failing.replace("false", "true"))
@@ -180,9 +186,7 @@ def test_what_was_never_whole_is_made_anew_unasked(project: Project, things: Pat
 
 def test_more_than_was_confirmed_is_not_done(project: Project, things: Path) -> None:
     made(project, "one")
-    project.write(
-        provider=module(project), hosts={"one": {}, "two": {}}, timeouts={"ssh": 1}, cloud_init=False, configure={}
-    )
+    project.write(provider=module(project), hosts={"one": {}, "two": {}}, **NOBODY_ANSWERS)
     shown: list[Changes] = []
 
     def confirm(changes: Changes) -> bool:
@@ -230,12 +234,10 @@ def test_what_was_applied_by_hand_is_learned(project: Project, fleet: FleetOf) -
     one, two = fleet(2).values()
     where.write_text(f"{one.address} {one.port}")
     read = f'split(" ", file("{where}"))'
-    output = f'output "hosts" {{\n  value = {{ web = {{ address = {read}[0], port = tonumber({read}[1]) }} }}\n}}\n'
+    output = outputs(f"{read}[0]", f"tonumber({read}[1])")
     project.write(
         provider=project.module(f"{VARIABLES}\n{PAPER}\n{output}"),
-        ssh={"user": "root", "private_key": "./key"},
-        cloud_init=False,
-        configure={},
+        **LETS_US_IN,
     )
     project.run("up", f"{NAME}.yml")
     where.write_text(f"{two.address} {two.port}")
@@ -264,7 +266,7 @@ output "hosts" {
   value = { for name in ["web", "other"] : name => { address = "127.0.0.1", port = 9 } }
 }
 """
-    project.write(provider=project.module(VARIABLES + text), timeouts={"ssh": 1}, cloud_init=False, configure={})
+    project.write(provider=project.module(VARIABLES + text), **NOBODY_ANSWERS)
     told = project.run("up", f"{NAME}.yml", code=1)
     assert "1 to import" in told.err
     assert "the module also has hosts that are not in the file, and so are not managed: other" in told.err
@@ -293,12 +295,10 @@ def test_what_is_only_read_is_no_change(project: Project, fleet: FleetOf) -> Non
         '{"version": 4, "terraform_version": "1.6.2", "serial": 1, "lineage": "x", "outputs": {}, "resources": []}'
     )
     (host,) = fleet(1).values()
-    output = f'output "hosts" {{\n  value = {{ web = {{ address = "{host.address}", port = {host.port} }} }}\n}}\n'
+    output = outputs(f'"{host.address}"', str(host.port))
     project.write(
         provider=project.module(f"{VARIABLES}\n{PAPER}\n{output}\n{CHECK % other}"),
-        ssh={"user": "root", "private_key": "./key"},
-        cloud_init=False,
-        configure={},
+        **LETS_US_IN,
     )
     project.run("up", f"{NAME}.yml")
     assert "nothing to do" in project.run("up", f"{NAME}.yml").err
@@ -324,7 +324,7 @@ output "hosts" {
     old, new = "canary-of-yesterday", "canary-of-today"
     for secret in (old, new):
         provider = {**project.module(VARIABLES + text), "options": {"db_password": secret}}
-        project.write(provider=provider, timeouts={"ssh": 1}, cloud_init=False, configure={})
+        project.write(provider=provider, **NOBODY_ANSWERS)
         told = project.run("up", f"{NAME}.yml", "--yes", "--verbose", code=1)
     assert "farewell {{ before.0.provider.db_password }}" in told.err
     for text in (told.err, project.log, project.log_of_events()):

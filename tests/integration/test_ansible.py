@@ -477,13 +477,18 @@ def test_a_time_limit_names_the_task(site: Site) -> None:
     assert not any(map(is_alive, site.recorder.children.values()))
 
 
-def test_a_killed_ansible_is_told_as_that(site: Site) -> None:
+def killed_when_asleep(site: Site, doing: str) -> threading.Thread:
     def kill() -> None:
         until(lambda: asleep(site))
-        os.kill(site.recorder.children["ansible-playbook for playbook:site"].pid, signal.SIGKILL)
+        os.kill(site.recorder.children[doing].pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
+    return thread
+
+
+def test_a_killed_ansible_is_told_as_that(site: Site) -> None:
+    thread = killed_when_asleep(site, "ansible-playbook for playbook:site")
     error = site.fail(site.playbook('\n    - command: "false"\n      ignore_errors: true\n' + SLEEP))
     thread.join()
     assert (error.kind, error.message) == (FailureKind.TOOL, "playbook:site: Ansible died")
@@ -491,12 +496,7 @@ def test_a_killed_ansible_is_told_as_that(site: Site) -> None:
 
 
 def test_a_killed_child_leaves_no_ansible_behind(site: Site) -> None:
-    def kill() -> None:
-        until(lambda: asleep(site))
-        os.kill(site.recorder.children["playbook:site"].pid, signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
+    thread = killed_when_asleep(site, "playbook:site")
     error = site.fail(site.playbook(SLEEP))
     thread.join()
     assert error.kind is FailureKind.TOOL
