@@ -1,6 +1,7 @@
 # Works with GNU make 4 and with the 3.81 of macOS. `make` alone lists the targets.
 SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
+# --norc: where stdin is a socket (Node.js gives its children one), bash takes itself for rshd's and reads bashrc.
+.SHELLFLAGS := --norc -euo pipefail -c
 .DEFAULT_GOAL := help
 
 VENV := .venv
