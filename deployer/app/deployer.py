@@ -19,7 +19,7 @@ from deployer.app.doctor import Check, examine
 from deployer.app.overview import Overview, compare, overview, problems_with
 from deployer.config.loading import load_spec, spec_changes
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
-from deployer.environment import AnyEnvironment, Created, Destroyed, ProvisionFailed, Provisioning, finished_steps
+from deployer.environment import AnyEnvironment, Created, Destroyed, finished_steps
 from deployer.events import Event, Notice, Report, ignore, utc_now
 from deployer.files import word, write_atomically
 from deployer.process import Context, Interrupts
@@ -29,7 +29,7 @@ from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
 from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.engine import Tofu, tofu_environment
-from deployer.tofu.module import put_back
+from deployer.tofu.module import adopt, put_back
 from deployer.tofu.state import look
 from deployer.tofu.stream import Plan
 from deployer.veil import veil
@@ -144,7 +144,9 @@ class Deployer:
             if not isinstance(before, states.Provisionable):
                 raise _gone(before, session)
             self._look_at_file(before, session)
-            return provision.preview(session, spec, self._working(session, before, spec), f"deployer plan {name}")
+            tofu = self._working(session, before, spec)
+            with provision.preview(session, spec, tofu, f"deployer plan {name}") as plan:
+                return plan
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -239,40 +241,48 @@ class Deployer:
         spec, file, changed = wanted.spec, str(wanted.file), before.spec != wanted.data
         # A new one beside machines has lost its state.
         remakes = before.resources != "none" and (changed or isinstance(before, Created))
-        if remakes and (made_by := self._spec(before).provider).name != spec.provider.name:
-            why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
-            raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
+        if remakes:
+            self._see_provider_stays(session, before, spec)
         tofu = self._working(session, before, spec)
-        resumes = isinstance(before, (Provisioning, ProvisionFailed)) and not changed and not from_start
+        resumes = isinstance(before, (states.Provisioning, states.ProvisionFailed)) and not changed and not from_start
         done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
-        agreed: Plan | None = None
-        if before.resources != "none" or done or isinstance(before, states.Configurable):
-            again = f"deployer {session.command} {quote(file) if accepted else before.name}"
-            plan = provision.preview(session, spec, tofu, again)
-            moved = () if before.file == file or not changed else (f"file: {before.file} -> {file}",)
-            changes = Changes((*moved, *spec_changes(before.spec, wanted.data)), plan)
+
+        def run(done: tuple[states.FinishedStep, ...]) -> Run[states.Provisioning]:
+            started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
+            return Run(session, before, started)
+
+        if before.resources == "none" and not done and not isinstance(before, states.Configurable):
+            return provision.provision(run(()), spec, tofu)
+        again = f"deployer {session.command} {quote(file) if accepted else before.name}"
+        with provision.preview(session, spec, tofu, again) as plan:
             nothing = not changed and plan.empty
             idle = nothing and not from_start
             if idle and isinstance(before, states.Configurable) and provision.addresses_hold(before, spec, tofu):
-                message = f"OpenTofu has nothing to do: environment {before.name} is as it was accepted"
-                if isinstance(before, states.Configured):
-                    message += f"; after a change in a playbook: deployer configure {before.name}"
-                session.context.report(Notice(message=message))
-                if provision.is_another(spec, tofu.folder):  # what makes no difference now may when they are destroyed
-                    provision.take_over(session, spec, tofu)
-                hosts = targets(before, spec, session.folder)
-                for problem in filter(None, problems_with(hosts, session.context)):
-                    told = f"{problem}; to look: deployer show {before.name} --refresh"
-                    session.context.report(Notice(message=told, level="warning"))
+                self._leave(session, before, spec, tofu)
                 return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
-            agreed = plan if confirm else None
             # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
             asks = not nothing and (remakes or done or plan.risky or isinstance(before, states.Configurable))
-            if confirm is not None and asks and not confirm(changes):
+            if confirm is not None and asks and not confirm(_changes(before, wanted, plan)):
                 raise errors.Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             done = done if plan.empty else ()  # a machine may have died while it was waited for
-        started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
-        return provision.provision(Run(session, before, started), spec, tofu, agreed)
+            return provision.provision(run(done), spec, tofu, plan)
+
+    def _see_provider_stays(self, session: Session, before: AnyEnvironment, spec: Spec) -> None:
+        made_by = self._spec(before).provider
+        if made_by.name != spec.provider.name:
+            why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
+            raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
+
+    def _leave(self, session: Session, environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> None:
+        """Says that there is nothing to do, and of which hosts nobody could work with them all the same."""
+        message = f"OpenTofu has nothing to do: environment {environment.name} is as it was accepted"
+        if isinstance(environment, states.Configured):
+            message += f"; after a change in a playbook: deployer configure {environment.name}"
+        session.context.report(Notice(message=message))
+        adopt(tofu.folder)  # what makes no difference now may when they are destroyed
+        for problem in filter(None, problems_with(targets(environment, spec, session.folder), session.context)):
+            told = f"{problem}; to look: deployer show {environment.name} --refresh"
+            session.context.report(Notice(message=told, level="warning"))
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         if not isinstance(before, states.Configurable):
@@ -364,6 +374,14 @@ def _heard(report: Report) -> Report:
 
 def _options(spec: Spec) -> dict[str, object]:
     return {"provider": spec.provider.options, "hosts": {name: host.options for name, host in spec.hosts.items()}}
+
+
+def _changes(before: AnyEnvironment, wanted: LoadedSpec, plan: Plan) -> Changes:
+    """What is shown before it is asked whether `wanted` shall be made of `before`."""
+    changes = spec_changes(before.spec, wanted.data)
+    if changes and before.file != str(wanted.file):
+        changes = (f"file: {before.file} -> {wanted.file}", *changes)
+    return Changes(changes, plan)
 
 
 def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:

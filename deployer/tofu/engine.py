@@ -90,12 +90,11 @@ class Tofu:
             raise decoder.failure("validate the module", "")
 
     def plan(self, out: Path | None = None) -> Plan:
-        """What an apply would do; saved to `out` where given. Without it, it is a question: it takes no lock, and waits
-        for none."""
-        options = {**_WAIT, "out": out} if out else {"lock": False}
-        if out and look(self.folder).interrupted:
-            (self.folder / "errored.tfstate").touch()  # our lock takes a killed one's note away, and the doubt stays
-        decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, detailed_exitcode=IsFlagged, **options)
+        """What an apply would do; saved to `out` where given. It takes no lock, and waits for none: OpenTofu refuses to
+        apply what somebody else has made stale meanwhile."""
+        options = {"out": out} if out else {}
+        question = {"detailed_exitcode": IsFlagged, "lock": False, **options}
+        decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, **question)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
         return Plan(tuple(changes))
@@ -106,6 +105,8 @@ class Tofu:
 
     def apply(self, plan: Path, done: list[Change]) -> None:
         """Applies a saved plan, which is used up. What was done is in `done`, also where it fails or is stopped."""
+        if look(self.folder).interrupted:
+            (self.folder / "errored.tfstate").touch()  # our lock takes a killed one's note away, and the doubt stays
         self._streamed(self.limits.apply, done, "apply", str(plan.replace(self.folder / APPLYING)), **_JSON, **_WAIT)
         # An empty one is of an earlier apply: this one has found or made what that could not write down.
         if look(self.folder).errored is None:

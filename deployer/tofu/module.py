@@ -55,15 +55,15 @@ def copy_module(source: Path, folder: Path) -> bool:
         (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
     write_private(folder / _MANIFEST, sorted(now))
     if not nested:
-        _drop(folder)
+        adopt(folder)
     return True
 
 
 @contextmanager
 def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
     """Whatever is copied to `folder` while the block runs, in the end it holds the module and the variables that it
-    held before: those that its machines were made with, and go away with. Where we are killed meanwhile, `put_back`
-    does it later. Raises OSError."""
+    held before: those that its machines were made with, and go away with; unless `adopt` was called. Where we are
+    killed meanwhile, `put_back` does it later. Raises OSError."""
     _put_aside(folder)
     try:
         yield
@@ -90,7 +90,14 @@ def put_back(folder: Path, again: Callable[[], None], *, another: bool = True) -
     if another:
         with suppress(StepFailed):  # it is as it was before, which may not have been valid
             again()
-    _drop(folder)
+    adopt(folder)
+
+
+def adopt(folder: Path) -> None:
+    """What `folder` holds now stays: what was put aside is dropped. Raises OSError."""
+    with suppress(FileNotFoundError):  # nothing was there to be kept
+        (folder / _KEPT).replace(folder / _PUT_ASIDE)  # at once, or who is killed now would put a part of it back
+        shutil.rmtree(folder / _PUT_ASIDE)
 
 
 def _put_aside(folder: Path) -> None:
@@ -102,12 +109,6 @@ def _put_aside(folder: Path) -> None:
         (new / name).chmod((folder / name).stat().st_mode)
     if new.is_dir():
         new.replace(folder / _KEPT)
-
-
-def _drop(folder: Path) -> None:
-    with suppress(FileNotFoundError):  # nothing was there to be kept
-        (folder / _KEPT).replace(folder / _PUT_ASIDE)  # at once, or who is killed now would put a part of it back
-        shutil.rmtree(folder / _PUT_ASIDE)
 
 
 def _remove(folder: Path, names: set[str]) -> None:

@@ -10,10 +10,11 @@ from deployer.events import Notice, utc_now
 from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
+from deployer.tofu.module import adopt
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
-from deployer.workflows.provision import is_another, named, preview, take_over
+from deployer.workflows.provision import is_another, named, preview
 from deployer.workflows.run import Run
 
 
@@ -77,10 +78,9 @@ def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
     go without its destroy-time provisioners."""
     if not is_another(spec, tofu.folder):
         return False
-    with suppress(StepFailed):
-        plan = preview(run.session, spec, tofu, f"deployer destroy {spec.name}")
+    with suppress(StepFailed), preview(run.session, spec, tofu, f"deployer destroy {spec.name}") as plan:
         if not any(change.action == "delete" for change in plan.changes):
-            take_over(run.session, spec, tofu)
+            adopt(tofu.folder)
             return True
     return False
 

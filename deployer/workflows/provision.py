@@ -1,7 +1,7 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from deployer.files import write_private
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
 from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import VARIABLES, copy_module, module_differs, module_kept
+from deployer.tofu.module import VARIABLES, adopt, copy_module, module_differs, module_kept
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
@@ -24,28 +24,25 @@ from deployer.workflows.hosts import forget_replaced, private_key, public_key, r
 from deployer.workflows.run import Run, Session, Step
 
 
-def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | None = None) -> Provisioned:
-    """From any state that may, to `provisioned`. Raises what the failed step raised, once that is saved; also where
-    something risky would be done that is not in `agreed`, if that is given."""
+def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | None = None) -> Provisioned:
+    """From any state that may, to `provisioned`. `planned` is what a preview that still goes on has found: it, and no
+    other, is applied then. Raises what the failed step raised, once that is saved."""
     session, folder = run.session, run.session.folder
-    plan_file = folder.tofu / "deployer.tfplan"
     done: list[Change] = []  # by the apply
 
     def render_tofu() -> None:
-        render(session, spec)
+        if planned is None:
+            render(session, spec)
+        adopt(folder.tofu)
 
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
-        found = tofu.plan(plan_file)
-        nothing_made = run.environment.resources is Resources.NONE
-        for change in found.touching if nothing_made else found.risky:
-            would = f"the plan would {change.action} {change.address}"
-            if nothing_made:
+        found = planned or tofu.plan(_plan_file(tofu))
+        if run.environment.resources is Resources.NONE:
+            for change in found.touching:
+                would = f"the plan would {change.action} {change.address}, which this environment has not made"
                 detail = "has the module a backend whose state is another environment's? (docs/providers.md)"
-                raise StepFailed(f"{would}, which this environment has not made", kind=FailureKind.INPUT, detail=detail)
-            if agreed is not None and change not in agreed.changes:
-                detail = "the module, or what is there, has changed since it was asked"
-                raise StepFailed(f"{would}, which was not confirmed", kind=FailureKind.INPUT, detail=detail)
+                raise StepFailed(would, kind=FailureKind.INPUT, detail=detail)
         return found.summary
 
     def forget_keys(now: Mapping[str, Host]) -> None:
@@ -54,7 +51,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, agreed: Plan | Non
     def apply() -> str:
         run.learn(run.environment.expect_resources(utc_now()))
         try:
-            tofu.apply(plan_file, done)
+            tofu.apply(_plan_file(tofu), done)
         except (StepFailed, Interrupted):
             with suppress(OSError, StepFailed):  # a machine may be new although another one failed: now or never
                 forget_keys(run.environment.hosts)
@@ -141,26 +138,35 @@ def render(session: Session, spec: Spec) -> bool:
     return another
 
 
-def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
-    """What an apply would do now; `again` is what to type where that cannot be told. The tofu folder keeps what its
-    machines were made with."""
+@contextmanager
+def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Iterator[Plan]:
+    """What an apply would do now; `again` is what to type where that cannot be told. While the block runs, the tofu
+    folder holds the module as it is now, and that plan: in the end what its machines were made with, if nobody has
+    adopted the other."""
     try:
         with module_kept(tofu.folder, tofu.init):
-            take_over(session, spec, tofu)
-            return tofu.plan()
+            yield _preview(session, spec, tofu, again)
+    except OSError as error:
+        raise storage_failed("cannot write", tofu.folder, error) from error
+    finally:
+        with suppress(OSError):
+            _plan_file(tofu).unlink()  # every variable's value is in it
+
+
+def _preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
+    try:
+        if render(session, spec) or not (tofu.folder / ".terraform").exists():
+            tofu.init()
+            tofu.validate()
+        return tofu.plan(_plan_file(tofu))
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
         error.help = error.help or again + ("    # when it is mended" if isinstance(error, StepFailed) else "")
         raise
-    except OSError as error:
-        raise storage_failed("cannot write", tofu.folder, error) from error
 
 
-def take_over(session: Session, spec: Spec, tofu: Tofu) -> None:
-    """Makes the tofu folder hold the module as it is now, such that OpenTofu can work with it."""
-    if render(session, spec) or not (tofu.folder / ".terraform").exists():
-        tofu.init()
-        tofu.validate()
+def _plan_file(tofu: Tofu) -> Path:
+    return tofu.folder / "deployer.tfplan"
 
 
 def _host_variables(machine: Machine) -> dict[str, object]:

@@ -184,7 +184,8 @@ def test_what_was_never_whole_is_made_anew_unasked(project: Project, things: Pat
     gone(project, things)
 
 
-def test_more_than_was_confirmed_is_not_done(project: Project, things: Path) -> None:
+def test_what_was_confirmed_is_done_and_nothing_else(project: Project, things: Path) -> None:
+    """The module is changed while it is asked: that is for the next time."""
     made(project, "one")
     project.write(provider=module(project), hosts={"one": {}, "two": {}}, **NOBODY_ANSWERS)
     shown: list[Changes] = []
@@ -194,11 +195,31 @@ def test_more_than_was_confirmed_is_not_done(project: Project, things: Path) -> 
         module(project, resource="server")
         return True
 
-    with pytest.raises(StepFailed, match="which was not confirmed"):
+    with pytest.raises(StepFailed):
         Deployer(project.home, cwd=project.path).up(f"{NAME}.yml", confirm=confirm)
     assert [change.action for change in shown[0].plan.changes] == ["create"]
-    assert names(things) == {"one"}
-    assert project.state["failure"]["step"] == "tofu_plan"
+    assert names(things) == {"one", "two"}
+    assert project.state["failure"]["step"] == "wait_ssh"
+    assert '"machine"' in (project.folder / "tofu" / "main.tf").read_text()
+    gone(project, things)
+
+
+def test_what_was_confirmed_is_not_done_over_what_somebody_else_has_done_meanwhile(
+    project: Project, things: Path
+) -> None:
+    made(project, "one")
+    project.write(provider=module(project), hosts={"one": {}, "two": {}}, **NOBODY_ANSWERS)
+
+    def confirm(changes: Changes) -> bool:
+        project.tofu("apply", "-auto-approve")
+        return True
+
+    with pytest.raises(StepFailed, match="Saved plan is stale"):
+        Deployer(project.home, cwd=project.path).up(f"{NAME}.yml", confirm=confirm)
+    assert project.state["failure"]["step"] == "tofu_apply"
+    project.run("up", f"{NAME}.yml", code=1)
+    assert project.state["failure"]["step"] == "wait_ssh"
+    gone(project, things)
 
 
 def test_a_destroy_that_cannot_begin_keeps_the_module_that_counts(project: Project, things: Path) -> None:

@@ -43,7 +43,7 @@ def argv(tofu: Tofu, command: Callable[[Tofu], object]) -> list[str]:
         (lambda tofu: tofu.validate(), ["validate", "-json"]),
         (
             lambda tofu: tofu.plan(PLAN),
-            ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock-timeout=120s", f"-out={PLAN}"],
+            ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false", f"-out={PLAN}"],
         ),
         (lambda tofu: tofu.plan(), ["plan", "-json", "-input=false", "-detailed-exitcode", "-lock=false"]),
         (lambda tofu: tofu.drift(), ["plan", "-json", "-input=false", "-lock=false", "-refresh-only"]),
