@@ -245,7 +245,7 @@ class Deployer:
             self._see_provider_stays(session, before, spec)
         tofu = self._working(session, before, spec)
         resumes = isinstance(before, (states.Provisioning, states.ProvisionFailed)) and not changed and not from_start
-        done = provision.steps_to_keep(finished_steps(before), spec, session.folder) if resumes else ()
+        done = provision.steps_to_keep(finished_steps(before)) if resumes else ()
 
         def run(done: tuple[states.FinishedStep, ...]) -> Run[states.Provisioning]:
             started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
@@ -261,7 +261,7 @@ class Deployer:
                 self._leave(session, before, spec, tofu)
                 return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
             # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
-            asks = not nothing and (remakes or done or plan.risky or isinstance(before, states.Configurable))
+            asks = not nothing and (remakes or plan.risky or isinstance(before, states.Configurable))
             if confirm is not None and asks and not confirm(_changes(before, wanted, plan)):
                 raise errors.Declined("the changes were not confirmed", help=f"deployer show {before.name}")
             done = done if plan.empty else ()  # a machine may have died while it was waited for

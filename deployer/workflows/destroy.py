@@ -10,11 +10,11 @@ from deployer.events import Notice, utc_now
 from deployer.remote.ssh import who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import adopt
+from deployer.tofu.module import adopt, module_differs
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
-from deployer.workflows.provision import is_another, named, preview
+from deployer.workflows.provision import module_of, named, preview
 from deployer.workflows.run import Run
 
 
@@ -76,7 +76,7 @@ def _destroyed(tofu: Tofu) -> tuple[Change, ...]:
 def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
     """Whether the module is another one by now, and taken over. Not where it lacks something that exists, which would
     go without its destroy-time provisioners."""
-    if not is_another(spec, tofu.folder):
+    if not module_differs(module_of(spec), tofu.folder):
         return False
     with suppress(StepFailed), preview(run.session, spec, tofu, f"deployer destroy {spec.name}") as plan:
         if not any(change.action == "delete" for change in plan.changes):

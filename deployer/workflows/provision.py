@@ -14,9 +14,9 @@ from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, utc_now
 from deployer.files import write_private
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
-from deployer.storage.folder import EnvironmentFolder, private_directory, storage_failed
+from deployer.storage.folder import private_directory, storage_failed
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import VARIABLES, adopt, copy_module, module_differs, module_kept
+from deployer.tofu.module import VARIABLES, adopt, copy_module, module_kept
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
@@ -92,13 +92,10 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
     return run.conclude(steps, Provisioning.succeed)
 
 
-def steps_to_keep(
-    finished: tuple[FinishedStep, ...], spec: Spec, folder: EnvironmentFolder
-) -> tuple[FinishedStep, ...]:
-    """The finished steps a new run need not repeat: all where OpenTofu has done its part, otherwise none. What failed
-    may have been mended in the module, and an apply that was cut short makes the saved plan stale."""
-    made = any(step.name == "read_outputs" for step in finished)
-    return () if not made or is_another(spec, folder.tofu) else finished
+def steps_to_keep(finished: tuple[FinishedStep, ...]) -> tuple[FinishedStep, ...]:
+    """The finished steps a new run need not repeat where its plan is empty: all if OpenTofu has done its part, else
+    none, as an apply that was cut short makes the saved plan stale."""
+    return finished if any(step.name == "read_outputs" for step in finished) else ()
 
 
 def addresses_hold(environment: Environment, spec: Spec, tofu: Tofu) -> bool:
@@ -111,11 +108,6 @@ def addresses_hold(environment: Environment, spec: Spec, tofu: Tofu) -> bool:
 def module_of(spec: Spec) -> Path:
     """The folder with the provider's files."""
     return bundled("tofu") / spec.provider.name if spec.provider.name else Path(spec.provider.title)
-
-
-def is_another(spec: Spec, folder: Path) -> bool:
-    """Whether the provider's files are there, and others than those that `folder` holds. Raises OSError."""
-    return module_differs(module_of(spec), folder)
 
 
 def render(session: Session, spec: Spec) -> bool:
