@@ -30,8 +30,9 @@ def copy_module(source: Path, folder: Path) -> bool:
     """Makes `folder` hold the module in `source`; whether it held another one before. State, machines and whatever else
     lies there stay as they are.
 
-    Files that an earlier copy brought and the module no longer has are removed. Raises OSError, and StepFailed where
-    the module is not there, uses a folder outside it, or brings a terraform.tfvars.json, which ours would replace.
+    Files that an earlier copy brought and the module no longer has are removed. Where something exists, `module_kept`
+    is around it: half a module would destroy without provisioners. Raises OSError, and StepFailed where the module is
+    not there, uses a folder outside it, or brings a terraform.tfvars.json, which ours would replace.
     """
     if not source.is_dir():
         moved = "deployer up FILE    # its file, where it is now, if the project has moved"
@@ -41,10 +42,8 @@ def copy_module(source: Path, folder: Path) -> bool:
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
-    before, now, nested = _manifest(folder), _files(source, folder), (folder / _KEPT).is_dir()
+    before, now = _manifest(folder), _files(source, folder)
     _see_all_is_inside(source, now)
-    if not nested:  # where this stops half-way, `put_back` undoes it: a half module would destroy without provisioners
-        _put_aside(folder)
     write_private(folder / _MANIFEST, sorted(before | now))  # where this stops half-way, nothing is left for good
     _remove(folder, before - now)
     for name in now:
@@ -54,8 +53,6 @@ def copy_module(source: Path, folder: Path) -> bool:
         shutil.copyfile(source / name, folder / name)
         (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
     write_private(folder / _MANIFEST, sorted(now))
-    if not nested:
-        adopt(folder)
     return True
 
 

@@ -31,9 +31,10 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
     done: list[Change] = []  # by the apply
 
     def render_tofu() -> None:
-        if planned is None:
+        if planned:
+            adopt(folder.tofu)  # what the preview has brought
+        else:
             render(session, spec)
-        adopt(folder.tofu)
 
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
