@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from deployer.errors import FailureKind, StepFailed
 from deployer.files import write_atomically, write_private
@@ -20,19 +21,23 @@ _KEPT, _PUT_ASIDE = ".deployer-kept", ".deployer-kept.new"  # the latter is not 
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
-# In a block of several lines, of one line, or in JSON. A comment is taken whole, and has no source; "**/*.tf" is none.
-_LOCAL_SOURCE = re.compile(
-    r'#.*|//.*|(?<!\S)/\*[\s\S]*?\*/|(?:^|[{,])[ \t]*"?source"?\s*[=:]\s*"(\.{1,2}/[^"]*)"', re.MULTILINE
+# What a module uses from beside it lies here in the copy, and for the same reason each folder that calls it says so.
+_BESIDE, _OVERRIDE = ".deployer-beside", "deployer_override.tf.json"
+# A comment, taken whole; the head of a block; a source that is a relative path. "**/*.tf" begins no comment.
+_CALLS = re.compile(
+    r'#.*|//.*|(?<!\S)/\*[\s\S]*?\*/|^[ \t]*(\w+)(?:[ \t]+"?([\w-]+)"?)*[ \t]*\{'
+    r'|(?<![^\s{])source[ \t]*=[ \t]*"(\.{1,2}/[^"]*)"',
+    re.MULTILINE,
 )
 
 
 def copy_module(source: Path, folder: Path) -> bool:
-    """Makes `folder` hold the module in `source`; whether it held another one before. State, machines and whatever else
-    lies there stay as they are.
+    """Makes `folder` hold the module in `source`, with what that uses from beside it; whether it held another before.
+    State, machines and whatever else lies there stay as they are.
 
     Files that an earlier copy brought and the module no longer has are removed. Where something exists, `module_kept`
     is around it: half a module would destroy without provisioners. Raises OSError, and StepFailed where the module is
-    not there, uses a folder outside it, or brings a terraform.tfvars.json, which ours would replace.
+    not there, or brings a terraform.tfvars.json, which ours would replace.
     """
     if not source.is_dir():
         moved = "deployer up FILE    # its file, where it is now, if the project has moved"
@@ -42,16 +47,18 @@ def copy_module(source: Path, folder: Path) -> bool:
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
-    before, now = _manifest(folder), _files(source, folder)
-    _see_all_is_inside(source, now)
+    files, overrides = _contents(source, folder)
+    before, now = _manifest(folder), {*files, *overrides}
     write_private(folder / _MANIFEST, sorted(before | now))  # where this stops half-way, nothing is left for good
     _remove(folder, before - now)
-    for name in now:
+    for name, original in files.items():
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
         for parent in reversed(Path(name).parents):
             (folder / parent).mkdir(mode=0o700, exist_ok=True)
-        shutil.copyfile(source / name, folder / name)
-        (folder / name).chmod(0o700 if os.access(source / name, os.X_OK) else 0o600)
+        shutil.copyfile(original, folder / name)
+        (folder / name).chmod(0o700 if os.access(original, os.X_OK) else 0o600)
+    for name, override in overrides.items():
+        write_private(folder / name, override)
     write_private(folder / _MANIFEST, sorted(now))
     return True
 
@@ -120,11 +127,59 @@ def _remove(folder: Path, names: set[str]) -> None:
 
 def module_differs(source: Path, folder: Path) -> bool:
     """Whether the module in `source` is there, and another than the one `folder` holds. Raises OSError."""
-    files = _files(source, folder)
-    same, others, _ = filecmp.cmpfiles(source, folder, files, shallow=False)
+    files, overrides = _contents(source, folder)
+    others = {name for name, original in files.items() if not _is_copied(original, folder / name)}
     # `init` adds what this computer's providers must be to the lock file of a module that was locked on another one.
-    grown = {_LOCK} if _LOCK in others and _lines(source / _LOCK) <= _lines(folder / _LOCK) else set[str]()
-    return source.is_dir() and not files == _manifest(folder) == grown.union(same)
+    if _LOCK in others and _lines(source / _LOCK) <= _lines(folder / _LOCK):
+        others.remove(_LOCK)
+    return source.is_dir() and bool(others or {*files, *overrides} != _manifest(folder))
+
+
+def _is_copied(original: Path, copy: Path) -> bool:
+    return copy.is_file() and filecmp.cmp(original, copy, shallow=False)
+
+
+def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, object]]:
+    """What a copy of the module consists of: the files by their names there, and what overrides the sources of those
+    module calls that lead out of it. What they lead to has the same places to each other as before."""
+    inside = _files(source, folder)
+    leaving = [(name, *call) for name in inside for call in _calls(source / name) if not call[1].is_relative_to(source)]
+    beside, wanted = set[Path](), [used for _, _, used in leaving]
+    while wanted:
+        used = wanted.pop()
+        if not any(used.is_relative_to(other) for other in beside):
+            beside.add(used)
+            wanted += [other for name in _files(used, folder) for _, other in _calls(used / name)]
+    root = Path(os.path.commonpath([source, *beside]))
+    files = {name: source / name for name in inside}
+    for used in beside:
+        files |= {str(_BESIDE / used.relative_to(root) / name): used / name for name in _files(used, folder)}
+    overrides: dict[str, Any] = {}
+    for name, call, used in leaving:
+        here = Path(name).parent
+        there = os.path.relpath(_BESIDE / used.relative_to(root), here)
+        override = overrides.setdefault(str(here / _OVERRIDE), {"module": {}})
+        override["module"][call] = {"source": there if there.startswith("../") else f"./{there}"}
+    return files, overrides
+
+
+def _calls(file: Path) -> Iterator[tuple[str, Path]]:
+    """The module calls in a file whose source is a relative path to a folder, and where that is."""
+    found: list[tuple[str, str]] = []
+    if file.name.endswith((".tf.json", ".tofu.json")):
+        with suppress(ValueError, TypeError, KeyError, AttributeError):  # OpenTofu says what is wrong with it
+            calls = json.loads(file.read_bytes())["module"].items()
+            found = [(call, body["source"]) for call, body in calls if body["source"].startswith(("./", "../"))]
+    elif file.suffix in (".tf", ".tofu"):
+        name = ""
+        for block, label, source in _CALLS.findall(file.read_text(encoding="utf-8", errors="replace")):
+            if block:
+                name = label if block == "module" else ""
+            elif source and name:
+                found.append((name, source))
+    for call, source in found:
+        if (used := Path(os.path.normpath(file.parent / source))).is_dir():
+            yield call, used
 
 
 def _files(source: Path, folder: Path) -> set[str]:
@@ -138,15 +193,6 @@ def _files(source: Path, folder: Path) -> set[str]:
         folders[:] = [n for n in folders if n not in left_out and not {here / n, os.path.realpath(here / n)} & behind]
         found |= {os.path.relpath(here / n, source) for n in files if n not in left_out and (here / n).is_file()}
     return found
-
-
-def _see_all_is_inside(source: Path, names: set[str]) -> None:
-    """What a relative path leads to beside the module is not there beside our copy of it."""
-    for name in sorted(name for name in names if name.endswith((".tf", ".tofu", ".tf.json", ".tofu.json"))):
-        for used in _LOCAL_SOURCE.findall((source / name).read_text(encoding="utf-8", errors="replace")):
-            if os.path.normpath(Path(name).parent / used).startswith(".."):
-                way_out = "deployer works on a copy of the module: move that folder into it, or give its absolute path"
-                raise _unfit(f"{source / name} uses {used}, which lies outside the module", way_out)
 
 
 def _lines(file: Path) -> set[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -350,4 +351,23 @@ output "hosts" {
     assert "farewell {{ before.0.provider.db_password }}" in told.err
     for text in (told.err, project.log, project.log_of_events()):
         assert old not in text
+    project.run("destroy", NAME, "--yes")
+
+
+def test_what_lies_beside_the_module_is_in_the_folder_too(project: Project, things: Path) -> None:
+    """Modules that several root modules share; and by hand all goes away although they have gone."""
+    shared = project.path / "shared" / "machines"
+    shared.mkdir(parents=True)
+    filled = MODULE % {"resource": "machine", "things": things, "port": "9"}
+    (shared / "main.tf").write_text(f'variable "hosts" {{ type = any }}\n{filled}')
+    call = 'module "machines" {\n  source = "../shared/machines"\n  hosts  = var.hosts\n}\n'
+    output = 'output "hosts" {\n  value = module.machines.hosts\n}\n'
+    made(project, "web", provider=project.module(f"{VARIABLES}\n{call}\n{output}"))
+    assert names(things) == {"web"}
+    (shared / "main.tf").write_text((shared / "main.tf").read_text() + PAPER)
+    assert "create  module.machines.terraform_data.paper" in project.run("plan", NAME).out
+    shutil.rmtree(shared)
+    project.tofu("init", "-input=false")
+    project.tofu("destroy", "-auto-approve")
+    assert names(things) == set()
     project.run("destroy", NAME, "--yes")

@@ -90,21 +90,53 @@ def test_a_manifest_that_a_crash_left_removes_nothing(source: Path, folder: Path
     ("name", "text"),
     [
         ("vm.tf", 'module "vm" {\n  source = "../shared/vm"\n}\n'),
-        ("vm.tf", 'module "vm" { source = "../shared/vm" }\n'),
+        ("vm.tf", 'module vm { source = "../shared/vm" }\n'),
         ("vm.tf", 'locals { all = fileset(".", "**/*.tf") }\nmodule "vm" { source = "../shared/vm" } # */\n'),
         ("vm.tofu", '# "./x"\nmodule "vm" {source="../shared/vm"}\n'),
         ("vm.tf.json", '{"module": {"disk": {"source": "./x"}, "vm": {"count": 1, "source": "../shared/vm"}}}\n'),
-        ("vm.tofu.json", '{\n  "module": {\n    "vm": {\n      "source": "../shared/vm"\n    }\n  }\n}\n'),
+        ("modules/vm.tf", 'module "vm" {\n  for_each = {}\n  source = "../../shared/vm"\n}\n'),
     ],
 )
-def test_a_module_that_uses_a_folder_outside_it_is_refused(source: Path, folder: Path, name: str, text: str) -> None:
-    """In the copy that path leads into the environment's folder, and OpenTofu would only say that nothing is there."""
-    (source / "modules" / "net" / "main.tf").write_text('module "a" {\n  source = "../disk"\n}\n')
-    copy_module(source, folder)  # from one of its folders into another
+def test_what_a_module_uses_from_beside_it_comes_with_it(source: Path, folder: Path, name: str, text: str) -> None:
+    """Modules that several root modules share lie beside them in most repositories."""
+    shared = source.parent / "shared"
+    for used in ("vm", "disk"):
+        (shared / used).mkdir(parents=True)
+    (shared / "vm" / "main.tf").write_text('module "disk" {\n  source = "../disk"\n}\n')
+    (shared / "disk" / "disk.sh").write_text("#!/bin/sh\n")
+    (shared / "other").mkdir()
+    (shared / "other" / "main.tf").touch()
+    copy_module(source, folder)
     (source / name).write_text(text)
-    with pytest.raises(StepFailed, match=rf"infra/{name} uses \.\./shared/vm, which lies outside the module"):
-        copy_module(source, folder)
-    assert name not in names(folder)
+    assert module_differs(source, folder)
+    assert copy_module(source, folder)
+    where, override = Path(name).parent, str(Path(name).parent / "deployer_override.tf.json")
+    beside = {".deployer-beside/shared/vm/main.tf", ".deployer-beside/shared/disk/disk.sh"}
+    assert names(folder) == MODULE | {name, override} | beside
+    told = json.loads((folder / override).read_text())["module"]["vm"]["source"]
+    assert told.startswith(("./", "../"))
+    assert (folder / where / told / "main.tf").samefile(folder / ".deployer-beside" / "shared" / "vm" / "main.tf")
+    assert not module_differs(source, folder)
+    (shared / "disk" / "disk.sh").write_text("#!/bin/bash\n")
+    assert module_differs(source, folder)
+    (source / name).unlink()
+    copy_module(source, folder)
+    assert names(folder) == MODULE
+
+
+def test_an_example_that_uses_the_module_around_it(tmp_path: Path, folder: Path) -> None:
+    example = tmp_path / "vm" / "examples" / "one"
+    example.mkdir(parents=True)
+    (tmp_path / "vm" / "main.tf").touch()
+    (tmp_path / "vm" / ".git").mkdir()
+    (tmp_path / "vm" / ".git" / "config").touch()
+    (example / "main.tf").write_text('module "vm" {\n  source = "../../"\n}\n')
+    copy_module(example, folder)
+    assert json.loads((folder / "deployer_override.tf.json").read_text()) == {
+        "module": {"vm": {"source": "./.deployer-beside"}}
+    }
+    assert (folder / ".deployer-beside" / "main.tf").is_file()
+    assert not (folder / ".deployer-beside" / ".git").exists()
 
 
 @pytest.mark.parametrize(
@@ -112,14 +144,20 @@ def test_a_module_that_uses_a_folder_outside_it_is_refused(source: Path, folder:
     [
         '# module "x" { source = "../x" }\n// module "y" { source = "../y" }\n',
         '/* module "x" {\n  source = "../x"\n}\n*/\nlocals {}\n/* { source = "../x" } */\n',
+        pytest.param(("a" * 9 + " ") * 9_000, id="words"),
         pytest.param("\n" * 100_000, id="blank lines"),  # it took minutes to find nothing in them
         'output "x" { value = "../x" }\nlocals { resource = "../x" }\n',
         'module "x" { source = "git::https://example.org/x.git//../x" }\n',
+        'module "x" { source = "./modules/net" }\nresource "a_file" "y" {\n  source = "../x"\n}\n',
+        'module "x" {\n  source = "./modules/net"\n}\nlocals {\n  source = "../x"\n}\n',
+        'module "x" {\n  source = "../nowhere"\n}\n',  # OpenTofu says so
     ],
 )
-def test_what_is_no_source_is_not_refused(source: Path, folder: Path, text: str) -> None:
+def test_what_leads_nowhere_outside(source: Path, folder: Path, text: str) -> None:
+    (source.parent / "x").mkdir()
     (source / "vm.tf").write_text(text)
     assert copy_module(source, folder)
+    assert names(folder) == MODULE | {"vm.tf"}
 
 
 def test_a_module_with_our_variables_file_is_refused(source: Path, folder: Path) -> None:
