@@ -1,7 +1,6 @@
 """Waits side by side until hosts let us in, and until cloud-init is over: attempt by attempt, up a ladder of rungs."""
 
 import os
-import queue
 import resource
 import shlex
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.events import Event, HostProgress, Notice, one_line, printable
+from deployer.events import HostProgress, Notice, one_line, printable
 from deployer.process import Context, Deadline, Interrupts
 from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
 from deployer.remote.ssh import CALL, Target, ask, pin, ssh_argv, who_answers
@@ -109,7 +108,8 @@ class Host:
             self._context.interrupts.sleep(max(0.05, min(pause, self._left)), "waiting")
 
     def tell(self, rung: Rung, answer: str) -> None:
-        """Reports where the host is, if that is new."""
+        """Reports where the host is, if that is new. Raises Interrupted where nobody waits for it any more."""
+        self._context.interrupts.check("waiting")
         spent = self._deadline.spent
         if (rung, answer) != (self._rung, self._answer):
             self.say(HostProgress(host=self.target.name, rung=rung, answer=answer, seconds=round(spent, 1)))
@@ -207,15 +207,13 @@ def _accept(host: Host, end: CloudInit, *, strict: bool, required: bool) -> None
 def _side_by_side(
     targets: Sequence[Target], work: Callable[[Host], None], doing: str, limit: float, context: Context
 ) -> None:
-    """Runs `work` for each target in a thread of its own, and reports from this one what those say.
-
-    The first failure ends all the waiting and is raised.
-    """
-    deadline, halt, said = Deadline(limit), Interrupts(), queue.SimpleQueue[Event]()
+    """Runs `work` for each target in a thread of its own, which reports what it finds. The first failure ends all the
+    waiting and is raised."""
+    deadline, halt = Deadline(limit), Interrupts()
     # Of many hosts so many are asked at once as we may have files open; each gets its turn, as a pause follows it.
     room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64) // _FILES
     turns = threading.Semaphore(max(4, min(100, room)))
-    theirs = replace(context, interrupts=halt, report=said.put)
+    theirs = replace(context, interrupts=halt)
     failures: list[BaseException] = []
 
     def live(target: Target) -> None:
@@ -231,11 +229,9 @@ def _side_by_side(
     for thread in threads:
         thread.start()
     try:
-        while (any(t.is_alive() for t in threads) and not failures) or not said.empty():
-            context.interrupts.check(doing)
+        while any(t.is_alive() for t in threads) and not failures:
             _ = deadline.left  # moves the clock
-            with suppress(queue.Empty):
-                context.report(said.get(timeout=0.1))
+            context.interrupts.sleep(0.1, doing)
     finally:
         halt.request()
         end = time.monotonic() + 1.0  # a second for all of them to leave
