@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from deployer.errors import FailureKind, Interrupted, StepFailed
+from deployer.errors import FailureKind, StepFailed
 from deployer.events import HostProgress, Notice, one_line, printable
 from deployer.process import Context, Deadline, Interrupts
 from deployer.remote.cloud_init import LOG_COMMAND, REPORT_COMMAND, CloudInit, CloudInitOutcome, read_report
@@ -219,9 +219,7 @@ def _side_by_side(
     def live(target: Target) -> None:
         try:
             work(Host(target, deadline, turns, theirs))
-        except Interrupted:
-            pass  # by `halt`: the waiting thread knows why
-        except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread
+        except BaseException as failure:  # noqa: BLE001 - raised by the waiting thread, if it is the first
             failures.append(failure)
 
     # Daemons, because a name that is being resolved cannot be interrupted and must not keep the process.
