@@ -165,20 +165,13 @@ def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, ob
 
 def _calls(file: Path) -> Iterator[tuple[str, Path]]:
     """The module calls in a file whose source is a relative path to a folder, and where that is."""
-    found: list[tuple[str, str]] = []
-    if file.name.endswith((".tf.json", ".tofu.json")):
-        with suppress(ValueError, TypeError, KeyError, AttributeError):  # OpenTofu says what is wrong with it
-            calls = json.loads(file.read_bytes())["module"].items()
-            found = [(call, body["source"]) for call, body in calls if body["source"].startswith(("./", "../"))]
-    elif file.suffix in (".tf", ".tofu"):
-        name = ""
-        for block, label, source in _CALLS.findall(file.read_text(encoding="utf-8", errors="replace")):
-            if block:
-                name = label if block == "module" else ""
-            elif source and name:
-                found.append((name, source))
-    for call, source in found:
-        if (used := Path(os.path.normpath(file.parent / source))).is_dir():
+    if file.suffix not in (".tf", ".tofu"):
+        return
+    call = ""
+    for block, label, source in _CALLS.findall(file.read_text(encoding="utf-8", errors="replace")):
+        if block:
+            call = label if block == "module" else ""
+        elif source and call and (used := Path(os.path.normpath(file.parent / source))).is_dir():
             yield call, used
 
 

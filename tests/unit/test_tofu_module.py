@@ -93,7 +93,6 @@ def test_a_manifest_that_a_crash_left_removes_nothing(source: Path, folder: Path
         ("vm.tf", 'module vm { source = "../shared/vm" }\n'),
         ("vm.tf", 'locals { all = fileset(".", "**/*.tf") }\nmodule "vm" { source = "../shared/vm" } # */\n'),
         ("vm.tofu", '# "./x"\nmodule "vm" {source="../shared/vm"}\n'),
-        ("vm.tf.json", '{"module": {"disk": {"source": "./x"}, "vm": {"count": 1, "source": "../shared/vm"}}}\n'),
         ("modules/vm.tf", 'module "vm" {\n  for_each = {}\n  source = "../../shared/vm"\n}\n'),
     ],
 )
