@@ -157,9 +157,8 @@ def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, ob
     overrides: dict[str, Any] = {}
     for name, call, used in leaving:
         here = Path(name).parent
-        there = os.path.relpath(_BESIDE / used.relative_to(root), here)
         override = overrides.setdefault(str(here / _OVERRIDE), {"module": {}})
-        override["module"][call] = {"source": there if there.startswith("../") else f"./{there}"}
+        override["module"][call] = {"source": f"./{os.path.relpath(_BESIDE / used.relative_to(root), here)}"}
     return files, overrides
 
 
