@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deployer.environment import Host
 from deployer.errors import FailureKind, StepFailed
@@ -29,27 +30,36 @@ _THEIR_SSH_ARGS = "{{ lookup('ansible.builtin.env', 'ANSIBLE_SSH_ARGS') }}"
 
 @dataclass(frozen=True, kw_only=True)
 class InventoryEnvironment:
-    """An environment's hosts and how to reach them. `ports` has the machine ports that the user declared, by host."""
+    """An environment's hosts and how to reach them. `ports` has the machine ports that the user declared, `groups` the
+    user's own groups, both by host."""
 
     name: str
     hosts: Mapping[str, Host]
     ssh_key: Path
     known_hosts: Path
     ports: Mapping[str, Sequence[int]]
+    groups: Mapping[str, Sequence[str]]
+
+    @property
+    def members(self) -> list[tuple[str, str]]:
+        """Each host with each group of the user's that it is in."""
+        return [(host, group) for host in self.hosts for group in self.groups.get(host, ())]
 
 
 def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, object]:
-    """Ansible's dynamic inventory: a group for each environment, all host variables under `_meta`.
+    """Ansible's dynamic inventory: a group for each environment, the user's own, all host variables under `_meta`.
 
     A host keeps its name; where several environments have one of that name, each is called `HOST.ENVIRONMENT`. Raises
     StepFailed (INPUT) for what Ansible or ssh would read as code.
     """
     counts = Counter(host for environment in environments for host in environment.hosts)
     hostvars: dict[str, object] = {}
-    groups: dict[str, object] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for environment in environments:
         names = {host: host if counts[host] == 1 else f"{host}.{environment.name}" for host in environment.hosts}
         groups[_group(environment.name)] = {"hosts": list(names.values()), "vars": _FOR_ALL}
+        for host, group in environment.members:
+            groups.setdefault(group, {"hosts": []})["hosts"].append(names[host])
         hostvars |= {name: _variables(environment, host) for host, name in names.items()}
     return {"all": {"children": list(groups)}, **groups, "_meta": {"hostvars": hostvars}}
 
@@ -63,7 +73,10 @@ def write_inventory(path: Path, environment: InventoryEnvironment) -> None:
     for variables in hosts.values():
         # ssh takes the first value it is given, and ssh_args come first of all: a user's must not turn ours off.
         variables["ansible_ssh_args"] = f"{variables['ansible_ssh_common_args']} {_THEIR_SSH_ARGS}"
-    write_private(path, {"all": {"children": {_group(environment.name): {"hosts": hosts, "vars": _FOR_ALL}}}})
+    groups: dict[str, dict[str, Any]] = {_group(environment.name): {"hosts": hosts, "vars": _FOR_ALL}}
+    for host, group in environment.members:
+        groups.setdefault(group, {"hosts": {}})["hosts"][host] = {}
+    write_private(path, {"all": {"children": groups}})
 
 
 def ssh_word(path: Path) -> str:
@@ -91,5 +104,6 @@ def _variables(environment: InventoryEnvironment, name: str) -> dict[str, object
 
 
 def _group(name: str) -> str:
-    """Depends on nothing else, and collides with nothing: no name of a host or an environment has an underscore."""
+    """Depends on nothing else, and collides with nothing: no name of a host or an environment has an underscore, and no
+    group of the user's begins so."""
     return "env_" + name.replace("-", "_")

@@ -27,6 +27,7 @@ _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wr
 _LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 _OUR_VARIABLES = {"environment", "hosts", "ssh_public_key", "user_data"}  # what every module is given
+_ANSIBLES = ("all", "ungrouped", "localhost")  # which mean something to Ansible
 # These may be a password or a token, or hold one: told is only that they changed.
 _HIDDEN = ("configure.variables.*", "provider.options.*", "cloud_init.*", "hosts.*.options.*")
 
@@ -63,7 +64,7 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     # A state, which also has hosts and steps, may be larger.
     if len(spec.model_dump_json(indent=2).encode()) > _LARGEST:
         raise _refused(path, [(0, "more than 1 MiB, with aliases expanded and defaults filled in")])
-    wrong = [*_machines(spec, root("tofu")), *_files(spec, root("playbooks"))]
+    wrong = [*_machines(spec, root("tofu")), *_groups(spec), *_files(spec, root("playbooks"))]
     if wrong:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory / path.name)
@@ -143,7 +144,7 @@ def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
     for option in provider.options.keys() & _OUR_VARIABLES:
         yield ("provider", "options", option), "deployer gives the module this variable itself"
     for host, machine in spec.hosts.items():
-        if host in ("all", "ungrouped", "localhost"):
+        if host in _ANSIBLES:
             yield ("hosts", host), "Ansible has a meaning of its own for this name; give the host another"
         for option in machine.options.keys() & Machine.model_fields.keys():
             yield ("hosts", host, "options", option), f"this is a field of its own: hosts.{host}.{option}"
@@ -157,6 +158,14 @@ def _machines(spec: Spec, bundle: Path) -> Iterator[_Wrong]:
                 problem = f"port {here} of this computer leads to {taken[here]} already; 0 takes any free port"
                 yield ("hosts", host, "ports", str(here)), problem
             taken[here] = host
+
+
+def _groups(spec: Spec) -> Iterator[_Wrong]:
+    """Whether Ansible can tell the user's groups from hosts, from our groups, and from its own."""
+    for host, machine in spec.hosts.items():
+        for index, group in enumerate(machine.groups):
+            if group in (*_ANSIBLES, *spec.hosts) or group.startswith("env_"):
+                yield ("hosts", host, "groups", index), "no name for a group: a host's, Ansible's own, or env_..."
 
 
 def _suggestion(wrong: str, known: Sequence[str]) -> str:

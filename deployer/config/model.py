@@ -27,6 +27,7 @@ _ADDRESS = r"^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f]*(:[0-9A-Fa-f.]*){2,}(%[A-Z
 Address = Annotated[str, Field(pattern=_ADDRESS, max_length=253)]
 Account = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9._@-]*$", max_length=64)]  # as a directory service has it
 Login = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+Group = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)]
 Variables = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
 Options = dict[str, JsonValue]
 
@@ -83,6 +84,9 @@ class Machine(_Section):
     disk: int = Field(default=8, ge=1, le=64 * 1024, description="Disk in GiB.")
     ports: dict[PortHere, Ports] = Field(
         default={}, description="`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list."
+    )
+    groups: tuple[Group, ...] = Field(
+        default=(), description="A list: Ansible groups of yours that it is in. Letters, digits, _."
     )
     address: Address | None = Field(default=None, description="For `existing`: a name or IP address, without a port.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")

@@ -69,6 +69,7 @@ def inventory_environment(environment: Environment, spec: Spec, folder: Environm
         name=environment.name,
         hosts=environment.hosts,
         ports={name: tuple(there for _, there in machine.forwards) for name, machine in spec.hosts.items()},
+        groups={name: machine.groups for name, machine in spec.hosts.items()},
         ssh_key=private_key(spec, folder),
         known_hosts=folder.known_hosts,
     )

@@ -163,7 +163,7 @@ def _plan_file(tofu: Tofu) -> Path:
 
 
 def _host_variables(machine: Machine) -> dict[str, object]:
-    told = machine.model_dump(exclude={"ports", "options"}, exclude_none=True)
+    told = machine.model_dump(exclude={"ports", "groups", "options"}, exclude_none=True)
     ports = [{"host": here, "machine": there} for here, there in machine.forwards]
     return {**told, "ports": ports, **machine.options}
 

@@ -85,7 +85,14 @@ class Site:
             name: Host(address=h.address, port=h.port, user=h.user, ports=(), id=None, console=None)
             for name, h in self.hosts.items()
         }
-        demo = InventoryEnvironment(name="demo", hosts=found, ssh_key=private, known_hosts=self.known_hosts, ports={})
+        demo = InventoryEnvironment(
+            name="demo",
+            hosts=found,
+            ssh_key=private,
+            known_hosts=self.known_hosts,
+            ports={},
+            groups={name: ["everyone"] for name in found},
+        )
         write_inventory(self.project / "hosts.json", demo)
         write_private(self.project / "variables.json", {"password": VARIABLE, "place": str(self.base)})
 
@@ -169,6 +176,10 @@ def test_a_playbook_does_its_work_and_the_second_time_none(site: Site) -> None:
     assert "PLAY RECAP" in site.recorder.output
     assert set(site.recorder.children) == {"playbook:site", "ansible-playbook for playbook:site"}
     assert site.recorder.ended >= set(site.recorder.children.values())
+
+
+def test_a_play_on_a_group_of_the_users(site: Site) -> None:
+    assert site.run(site.playbook(WRITE, head="hosts: everyone:!host2\n  gather_facts: false")).startswith("ok=1 ")
 
 
 def test_connections_are_kept_between_playbooks_and_closed_at_the_end(site: Site) -> None:

@@ -224,13 +224,16 @@ def test_a_death_has_no_cause_in_what_was_ignored_before() -> None:
     assert findings(*ignored, line("[ERROR]: Unexpected"), line("x"), end(250)).failure.detail == "Unexpected x"
 
 
-def inventory(tmp_path: Path, name: str = "demo", **hosts: Host) -> InventoryEnvironment:
+def inventory(
+    tmp_path: Path, name: str = "demo", groups: dict[str, list[str]] | None = None, **hosts: Host
+) -> InventoryEnvironment:
     return InventoryEnvironment(
         name=name,
         hosts=hosts or {"web": host()},
         ssh_key=tmp_path / "id",
         known_hosts=tmp_path / "known",
         ports={"web": (443, 80)},
+        groups=groups or {},
     )
 
 
@@ -282,6 +285,22 @@ def test_a_group_has_one_name_whatever_else_there_is(tmp_path: Path) -> None:
     write_inventory(tmp_path / "hosts.json", inventory(tmp_path, "web", web=host()))
     assert alone["env_web"] == among["env_web"] == group("one")
     assert [*json.loads((tmp_path / "hosts.json").read_text())["all"]["children"]] == ["env_web"]
+
+
+def test_the_users_own_groups(tmp_path: Path) -> None:
+    """A host of the file that is not made yet is in none."""
+    shop = inventory(
+        tmp_path, "shop", {"one": ["web", "all_of_it"], "two": ["web"], "three": ["web"]}, one=host(), two=host()
+    )
+    test = inventory(tmp_path, "test", {"one": ["web"]}, one=host())
+    data: Any = inventory_data([shop, test])
+    assert data["web"] == {"hosts": ["one.shop", "two", "one.test"]}
+    assert data["all_of_it"] == {"hosts": ["one.shop"]}
+    assert data["all"]["children"] == ["env_shop", "web", "all_of_it", "env_test"]
+    write_inventory(tmp_path / "hosts.json", shop)
+    children = json.loads((tmp_path / "hosts.json").read_text())["all"]["children"]
+    assert children["web"] == {"hosts": {"one": {}, "two": {}}}
+    assert [*children["env_shop"]["hosts"]] == ["one", "two"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "web.example.com", "::1", "fe80::1%eth0", "2001:db8::7"])

@@ -73,7 +73,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             "name: demo\nhosts:\n  web:\n    memroy: 1\n",
             (
                 "demo.yml:4: hosts.web.memroy: unknown field; did you mean memory? "
-                "known: cpus, memory, disk, ports, address, port, user, options"
+                "known: cpus, memory, disk, ports, groups, address, port, user, options"
             ),
         ),
         (
@@ -185,6 +185,13 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         ),
         *(
             (
+                f"name: demo\nhosts:\n  web:\n    groups: [shop, {name}]\n",
+                "demo.yml:4: hosts.web.groups[1]: no name for a group: a host's, Ansible's own, or env_...",
+            )
+            for name in ("all", "ungrouped", "web", "env_shop")
+        ),
+        *(
+            (
                 f"{MINIMAL}provider:\n  name: local\n  options:\n    image: x\n    {variable}: x\n",
                 f"demo.yml:7: provider.options.{variable}: deployer gives the module this variable itself",
             )
@@ -195,7 +202,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
                 f"name: demo\nhosts:\n  web:\n    options:\n      rack: 1\n      {field}: 1\n",
                 f"demo.yml:6: hosts.web.options.{field}: this is a field of its own: hosts.web.{field}",
             )
-            for field in ("cpus", "memory", "disk", "ports", "address", "port", "user")
+            for field in ("cpus", "memory", "disk", "ports", "groups", "address", "port", "user")
         ),
         (MINIMAL + "provider: existing\n", "demo.yml:2: hosts.web: the provider existing needs this host's address"),
         (
