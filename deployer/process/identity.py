@@ -1,9 +1,8 @@
 """Who a process is: its pid together with its start time, because the kernel gives pids out again. And its descendants,
-in whatever sessions they are, and what somebody who is gone has left at work."""
+in whatever sessions they are."""
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -65,31 +64,6 @@ def still_in(groups: set[int]) -> set[ProcessIdentity]:
                 found[identity] = group
     groups &= {*found.values()}
     return {*found}
-
-
-def left_at_work(folder: Path) -> dict[int, str]:
-    """Pid and name of each process that works in `folder`, or below, for a tool of ours that is gone: the leader of its
-    session is, and its output is a pipe that nobody reads any more. A server has either otherwise, and does not count.
-
-    Without /proc (macOS) none is found.
-    """
-    found: dict[int, str] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it may end while it is looked at, or be somebody else's
-            is_here = (process / "cwd").readlink().is_relative_to(folder.resolve())
-            is_led = Path("/proc", str(os.getsid(int(process.name)))).exists()
-            if is_here and not is_led and any(_is_unread(process / "fd" / n) for n in "12"):
-                found[int(process.name)] = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
-    return found
-
-
-def _is_unread(stream: Path) -> bool:
-    if not stream.is_fifo():
-        return False
-    with os.fdopen(os.open(stream, os.O_WRONLY | os.O_NONBLOCK), "wb") as end:
-        poll = select.poll()
-        poll.register(end, 0)  # an error is told unasked, and a pipe's only one is that it has no reader
-        return bool(poll.poll(0))
 
 
 def _signal(pids: set[int], signum: signal.Signals) -> None:

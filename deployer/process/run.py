@@ -123,7 +123,8 @@ class Request:
     """A child to run. `doing` names it for people; `timeout` is in seconds.
 
     To stop it, SIGINT is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second Ctrl+C, or
-    `grace` seconds after the time limit; the child's process group is killed `kill_after` seconds later.
+    `grace` seconds after the time limit; the child is killed `kill_after` seconds later. Whoever has killed it, what is
+    left of its process group is killed then.
     """
 
     argv: tuple[str, ...]
@@ -206,7 +207,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
             out.end()
             err.end()
         finally:
-            child.wait()  # what could not be put on record finds its gate closed, and leaves by itself
+            _await_end(child)
             if register is not None:
                 register.child_ended(identity)
     return Outcome(
@@ -228,6 +229,14 @@ def _has_ended(child: subprocess.Popen[bytes], doing: str) -> bool:
         raise StepFailed(f"how {doing} ended is not known", kind=FailureKind.TOOL, detail=detail) from None
     child.returncode = os.waitstatus_to_exitcode(status) if pid else None
     return bool(pid)
+
+
+def _await_end(child: subprocess.Popen[bytes]) -> None:
+    # What could not be put on record finds its gate closed, and leaves by itself.
+    if child.wait() < 0:
+        # What a killed tool has started would go on, and nobody would know what it makes.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def capture(
@@ -276,11 +285,8 @@ class _Stopping:
             self.level += 1
             self.since = time.monotonic()
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if self.level == 3:
-                    os.killpg(self.child.pid, signal.SIGKILL)
-                else:
-                    # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
-                    os.kill(self.child.pid, signal.SIGINT)
+                # To the child alone: it decides what its own children get (OpenTofu stops its provisioners itself).
+                os.kill(self.child.pid, signal.SIGKILL if self.level == 3 else signal.SIGINT)
             limit = ", its time limit" if self.timed_out else ""
             message = _STOPPING[self.level - 1].format(self.request.doing, self.since - self.started, limit)
             self.context.report(Notice(message=message, level="warning"))

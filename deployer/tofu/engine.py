@@ -18,8 +18,8 @@ from python_terraform import IsFlagged, Terraform
 
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import Notice, ignore, printable
-from deployer.process import Context, Deadline, Outcome, Request, Stream, left_at_work, run
+from deployer.events import Notice, ignore
+from deployer.process import Context, Outcome, Request, Stream, run
 from deployer.tofu.state import APPLYING, locked_by, look
 from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
@@ -135,36 +135,15 @@ class Tofu:
         """What its lines tell while it is at work, and its exit code. Raises StepFailed where that is a failure; also
         then, what was done is in `done`."""
         decoder = Decoder(self.context.report, self.veil, done)
-        if "lock_timeout" in options:
-            if look(self.folder).interrupted:
-                self._await_orphans(min(limit, _LOCK_TIMEOUT))
-            if holder := locked_by(self.folder):
-                message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
-                self.context.report(Notice(message=message, level="warning"))
+        if "lock_timeout" in options and (holder := locked_by(self.folder)):
+            message = f"OpenTofu's state may be locked by {holder}; waiting up to {_LOCK_TIMEOUT} s for it"
+            self.context.report(Notice(message=message, level="warning"))
         outcome = self._run(decoder.line, limit, *words, **options)
         fine = (0, 2) if words[0] == "plan" else (0,)  # 2: it would change something; of apply, a crash
         if outcome.returncode not in fine or decoder.errors:
             doing = "initialise" if words[0] == "init" else words[0]
             raise decoder.failure(doing, self._last_words(outcome))
         return decoder, outcome.returncode
-
-    def _await_orphans(self, limit: float) -> None:
-        """Waits for what an OpenTofu that was killed had started, such as a local-exec: it may still make something
-        that would then be running without anybody knowing it. Raises StepFailed where that does not end in time."""
-        deadline, told = Deadline(limit), False
-        # But not for a provider's plugin, which never ends by itself; comm(5) cuts its name off here.
-        while left := {p: n for p, n in left_at_work(self.folder).items() if not n.startswith("terraform-provi")}:
-            named = ", ".join(f"process {pid} ({printable(name)})" for pid, name in sorted(left.items()))
-            problem = f"an OpenTofu that is gone has left {named} at work"
-            if deadline.expired:
-                detail = "it may still make something, which nobody would know of then"
-                help_ = f"kill {' '.join(map(str, sorted(left)))}    # or wait for it; then the same command again"
-                raise StepFailed(problem, kind=FailureKind.TOFU, detail=detail, help=help_)
-            if not told:
-                message = f"{problem}; waiting up to {limit:.0f} s for it"
-                self.context.report(Notice(message=message, level="warning"))
-            told = True
-            self.context.interrupts.sleep(0.2, f"waiting for {named}")
 
     def _run(self, on_stdout: Callable[[str], None], limit: float, *words: str, **options: object) -> Outcome:
         # Not the methods named for the commands: its destroy() passes -force, which no longer exists.

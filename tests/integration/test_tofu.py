@@ -19,7 +19,7 @@ from filelock import FileLock
 from deployer.config.model import Timeouts
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Event, Notice, Output, ResourceProgress
-from deployer.process import Context, Interrupts
+from deployer.process import Context, Interrupts, identity_of
 from deployer.tofu.engine import Tofu, tofu_environment
 from deployer.tofu.install import this_platform
 from deployer.tofu.module import copy_module, module_differs
@@ -482,89 +482,34 @@ def test_a_killed_command_is_known_as_such(bench: Bench) -> None:
     assert locked_by(bench.folder) == ""
 
 
-# Its local-exec heeds nobody, and starts its server once `hold` is gone. In a folder of its own, as a script would.
-STUBBORN = """
+# Its local-exec sees OpenTofu being killed, and would go on to make something; a server of its own runs already.
+KILLER = """
 resource "terraform_data" "server" {
   provisioner "local-exec" {
     command = <<-EOT
       trap "" INT TERM
-      mkdir -p machine; cd machine; touch begun
-      while [ -e ../hold ]; do sleep 0.05; done
-      setsid sleep 300 > log 2>&1 & echo $! > pid
+      setsid sleep 300 > log 2>&1 & echo $! > server
+      echo $$ > at-work
+      kill -KILL $PPID
+      sleep 1; touch made; sleep 300
     EOT
   }
 }
 """
 
-on_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="what is left at work is found in /proc")
 
-
-@pytest.fixture
-def orphaned(bench: Bench) -> Iterator[Path]:
-    """OpenTofu was killed, and its local-exec goes on until the file that is given is removed."""
-    bench.write(STUBBORN).tofu().init()
-    hold, machine = bench.folder / "hold", bench.folder / "machine"
-    hold.touch()
-    by_hand = bench.by_hand("apply", "-auto-approve")
+def test_what_a_killed_opentofu_had_started_ends_with_it(bench: Bench) -> None:
+    """Otherwise it makes something when all is said to be taken away. What has a session of its own is a machine."""
+    tofu = bench.write(KILLER).tofu()
+    tofu.init()
+    tofu.plan(bench.plan)
     try:
-        until((machine / "begun").exists, what="the local-exec is at work")
-        by_hand.kill()
-        by_hand.communicate(timeout=60)
-        yield hold
+        with pytest.raises(StepFailed, match="killed by SIGKILL"):
+            tofu.apply(bench.plan, [])
+        until(lambda: identity_of(int((bench.folder / "at-work").read_text())) is None, what="the local-exec has ended")
+        assert not (bench.folder / "made").exists()
     finally:
-        hold.unlink(missing_ok=True)
-        until(lambda: (machine / "pid").exists() and (machine / "pid").read_text(), what="it has started its server")
-        os.kill(int((machine / "pid").read_text()), signal.SIGKILL)
-
-
-@on_proc
-def test_what_a_killed_command_left_at_work_is_waited_for(bench: Bench, orphaned: Path) -> None:
-    """Otherwise it starts its server when all is said to be taken away. The server itself does not count."""
-
-    def let_go(event: Event) -> None:
-        if isinstance(event, Notice):
-            threading.Timer(1.5, orphaned.unlink).start()
-
-    bench.react = let_go
-    bench.tofu().destroy()
-    assert (bench.folder / "machine" / "pid").exists()
-    (warning,) = bench.warnings
-    assert "an OpenTofu that is gone has left process " in warning
-    assert "(sh)" in warning
-    bench.tofu().destroy()
-    assert len(bench.warnings) == 1
-
-
-@on_proc
-def test_what_is_left_at_work_and_does_not_end(bench: Bench, orphaned: Path) -> None:
-    with pytest.raises(StepFailed, match=r"has left process \d+ \(sh\).* at work") as caught:
-        bench.tofu(limit=1).destroy()
-    assert caught.value.kind == "tofu"
-    assert caught.value.help.startswith("kill ")
-    assert orphaned.exists(), "it goes on"
-    bench.tofu().plan()  # a question does not wait
-    bench.react = lambda event: bench.interrupts.request()
-    with pytest.raises(Interrupted, match="waiting for process"):
-        bench.tofu().destroy()
-
-
-@on_proc
-def test_others_who_work_in_the_folder_are_not_waited_for(bench: Bench) -> None:
-    """A server with its output elsewhere, one with an output that nobody reads, and a pipeline of the user's."""
-    bench.write("").tofu().init()
-    with (
-        subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.DEVNULL) as server,
-        subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.PIPE, start_new_session=True) as unread,
-        subprocess.Popen(["sleep", "300"], cwd=bench.folder, stdout=subprocess.PIPE) as piped,
-    ):
-        assert unread.stdout is not None
-        unread.stdout.close()
-        try:
-            bench.tofu().destroy()
-        finally:
-            for process in (server, unread, piped):
-                process.kill()
-    assert bench.warnings == []
+        os.kill(int((bench.folder / "server").read_text()), signal.SIGKILL)
 
 
 def test_a_kill_is_told_as_such_and_not_with_the_warnings_before_it(bench: Bench) -> None:
