@@ -95,7 +95,7 @@ def progress(options: Options, stream: IO[str]) -> Iterator[events.Report]:
         yield as_json if options.progress == "json" else events.ignore
         return
     live = options.progress == "auto" and is_terminal(stream)
-    renderer = (Live if live else Plain)(stream, verbose=options.verbose)
+    renderer = Lines(stream, live=live, verbose=options.verbose)
     over = threading.Event()
 
     def tick() -> None:
@@ -112,20 +112,24 @@ def progress(options: Options, stream: IO[str]) -> Iterator[events.Report]:
         renderer.erase()
 
 
-class Plain:
+class Lines:
     """Lines that can be searched: `ok [3/8] tofu_plan  1.2 s  2 to create`. A beat after ten seconds of silence.
 
-    Hears events from any thread.
+    `live` is for a terminal: what lasts stays as lines, below them one line is drawn anew, always shorter than the
+    terminal, whatever that has become. Hears events from any thread.
     """
 
-    _least = Weight.PASSING
     _place = ""  # the step at work; nothing between two
     _since = 0.0  # when it began
     _last = 0.0  # when something was said; a step begins with a line
+    _drawn = False
     _doing: dict[str, str]
 
-    def __init__(self, stream: IO[str], *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: IO[str], *, live: bool, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream
+        self._live = live
         self._verbose = verbose
         self._clock = clock
         self._lock = threading.Lock()
@@ -142,51 +146,34 @@ class Plain:
                 self._doing.pop(line.about, None)  # what is new comes last
                 if line.weight is Weight.PASSING:
                     self._doing[line.about] = line.text.strip()
-            if self._verbose or line.weight >= self._least:
+            if self._verbose or line.weight >= (Weight.LASTING if self._live else Weight.PASSING):
                 self._say(line)
 
     def tick(self) -> None:
         """Shows that time passes; called several times a second."""
         with self._lock:
-            if self._place and self._clock() - self._last >= BEAT:
-                self._say(Line(f"   {self._now()}"))
+            if self._place and self._live:
+                write(self._stream, _ERASE + clip(self._now(), self._columns() - 1))
+                self._drawn = True
+            elif self._place and self._clock() - self._last >= BEAT:
+                self._say(Line(self._now()))
 
     def erase(self) -> None:
         """Takes away what is drawn for the time being."""
+        if self._drawn:
+            write(self._stream, _ERASE)
+            self._drawn = False
 
     def _now(self) -> str:
         """The step at work, for how long, and what the tools are at, the newest first."""
         doing = "; ".join(reversed(self._doing.values()))
-        return f"{self._place} {duration(self._clock() - self._since)}  {doing}"
-
-    def _say(self, line: Line) -> None:
-        self._last = self._clock()
-        write(self._stream, clip(line.text, _LONGEST) + "\n")
-
-
-class Live(Plain):
-    """For a terminal: what lasts stays as lines, below them one line is drawn anew, always shorter than the terminal,
-    whatever that has become."""
-
-    _least = Weight.LASTING
-    _drawn = False
-
-    def tick(self) -> None:
-        """Draws the line anew."""
-        with self._lock:
-            if self._place:
-                write(self._stream, _ERASE + clip(f"   {self._now()}", self._columns() - 1))
-                self._drawn = True
+        return f"   {self._place} {duration(self._clock() - self._since)}  {doing}"
 
     def _say(self, line: Line) -> None:
         self.erase()
-        text = paint(clip(line.text, _LONGEST), line.look, colour=may_colour(self._stream))
+        self._last = self._clock()
+        text = paint(clip(line.text, _LONGEST), line.look, colour=self._live and may_colour(self._stream))
         write(self._stream, text + "\n")
-
-    def erase(self) -> None:
-        if self._drawn:
-            write(self._stream, _ERASE)
-            self._drawn = False
 
     def _columns(self) -> int:
         with suppress(OSError, ValueError):

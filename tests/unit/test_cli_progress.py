@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from deployer.cli.program import Options
-from deployer.cli.progress import Live, Plain, progress
+from deployer.cli.progress import Lines, progress
 from deployer.cli.text import clip, duration, table
 from deployer.events import (
     Event,
@@ -90,7 +90,7 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plain(events: Sequence[Event], *, verbose: bool = False) -> list[str]:
     stream = io.StringIO()
-    renderer = Plain(stream, verbose=verbose, clock=Clock())
+    renderer = Lines(stream, live=False, verbose=verbose, clock=Clock())
     for event in events:
         renderer(event)
     return stream.getvalue().splitlines()
@@ -132,7 +132,7 @@ def test_verbose_adds_what_tools_say_and_what_was_saved() -> None:
 
 def test_silence_is_broken_every_ten_seconds_and_no_sooner() -> None:
     stream, clock = io.StringIO(), Clock()
-    renderer = Plain(stream, clock=clock)
+    renderer = Lines(stream, live=False, clock=clock)
     for event in STORY[:5]:
         renderer(event)
     before = len(stream.getvalue())
@@ -147,7 +147,7 @@ def test_silence_is_broken_every_ten_seconds_and_no_sooner() -> None:
 
 def test_between_two_steps_there_is_no_beat() -> None:
     stream, clock = io.StringIO(), Clock()
-    renderer = Plain(stream, clock=clock)
+    renderer = Lines(stream, live=False, clock=clock)
     clock.now += 100
     renderer.tick()
     assert stream.getvalue() == ""
@@ -186,15 +186,15 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == "demo: provision\n"
 
 
-def live(act: Callable[[Live, Clock], None]) -> str:
+def live(act: Callable[[Lines, Clock], None]) -> str:
     stream, clock = Terminal(), Clock()
-    renderer = Live(stream, clock=clock)
+    renderer = Lines(stream, live=True, clock=clock)
     act(renderer, clock)
     return stream.getvalue()
 
 
 def test_a_terminal_shows_the_running_step_on_one_line() -> None:
-    def act(renderer: Live, clock: Clock) -> None:
+    def act(renderer: Lines, clock: Clock) -> None:
         for event in STORY[:5]:
             renderer(event)
         for _ in range(3):
@@ -209,7 +209,7 @@ def test_a_terminal_shows_the_running_step_on_one_line() -> None:
 
 
 def test_a_terminal_keeps_finished_steps_and_ends_clean() -> None:
-    def act(renderer: Live, clock: Clock) -> None:
+    def act(renderer: Lines, clock: Clock) -> None:
         for event in STORY:
             renderer(event)
             renderer.tick()
@@ -227,7 +227,7 @@ def test_a_terminal_keeps_finished_steps_and_ends_clean() -> None:
 
 
 def test_between_two_steps_where_questions_are_asked_nothing_is_drawn() -> None:
-    def act(renderer: Live, clock: Clock) -> None:
+    def act(renderer: Lines, clock: Clock) -> None:
         for event in STORY[:8]:
             renderer(event)
             renderer.tick()
@@ -243,7 +243,7 @@ def test_between_two_steps_where_questions_are_asked_nothing_is_drawn() -> None:
 def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
-    def act(renderer: Live, clock: Clock) -> None:
+    def act(renderer: Lines, clock: Clock) -> None:
         for event in STORY:
             renderer(event)
 
@@ -252,7 +252,7 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_events_from_many_threads_leave_whole_lines() -> None:
     stream = io.StringIO()
-    renderer = Plain(stream)
+    renderer = Lines(stream, live=False)
 
     def talk(host: str) -> None:
         for i in range(100):
@@ -281,7 +281,7 @@ def test_a_listener_that_fails_does_not_stop_the_run() -> None:
 
 
 def test_what_hosts_are_at_side_by_side() -> None:
-    def act(renderer: Live, clock: Clock) -> None:
+    def act(renderer: Lines, clock: Clock) -> None:
         renderer(StepStarted(step="wait_ssh", number=7, total=8))
         renderer(HostProgress(host="a", rung="connect"))
         renderer(HostProgress(host="b", rung="cloud_init", answer="running"))
