@@ -11,7 +11,6 @@ import shlex
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +136,7 @@ def plan(options: Options, name: str) -> None:
     """
     with options.working() as deployer:
         found = deployer.plan(name)
-    changes = [asdict(change) for change in found.changes]
-    data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": changes}
+    data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": found.changes}
     options.emit(plan_text(f"{name}:", found), data)
 
 
@@ -305,7 +303,7 @@ def doctor(options: Options, install: bool) -> int:
         checks = deployer.doctor(install=install)
     rows = [("ok" if c.ok else "missing", c.name, c.detail, "" if c.ok else f"type: {c.fix}") for c in checks]
     fine = all(check.ok for check in checks)
-    options.emit(table(rows), {"ok": fine, "checks": [asdict(c) for c in checks]})
+    options.emit(table(rows), {"ok": fine, "checks": checks})
     return 0 if fine else ToolMissing.exit_code
 
 

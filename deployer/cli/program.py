@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +70,8 @@ class Options:
         return facts | {"next_commands": [*map(self.spelled, facts["next_commands"])]}
 
     def emit(self, text: str, data: object) -> None:
-        """The result to stdout, in the form that was asked for."""
-        click.echo(json.dumps(data, default=str) if self.output == "json" else text)
+        """The result to stdout, in the form that was asked for; `data` may have the library's records in it."""
+        click.echo(json.dumps(data, default=asdict) if self.output == "json" else text)
 
     def change(self, act: Callable[[deployer.Deployer], str]) -> None:
         """Does what changes an environment; then, after the progress has ended, shows what `act` left behind under the
