@@ -269,6 +269,7 @@ class DestroyFailed(_Ended, _Destroyable, frozen=True):
 
 InProgress = Provisioning | Configuring | Destroying
 Failed = ProvisionFailed | ConfigureFailed | DestroyFailed
+AnyProvisionable = Created | Provisioning | Provisioned | ProvisionFailed | Configuring | Configured | ConfigureFailed
 AnyEnvironment = Annotated[
     Created | Provisioned | Configured | Destroyed | InProgress | Failed, Field(discriminator="state")
 ]

@@ -3,9 +3,9 @@
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -16,8 +16,8 @@ from deployer import environment as states
 from deployer import errors
 from deployer.ansible.inventory import InventoryEnvironment, inventory_data
 from deployer.app.doctor import Check, examine
-from deployer.app.overview import Overview, compare, overview, problems_with
-from deployer.config.loading import load_spec, spec_changes
+from deployer.app.overview import Overview, compare, overview
+from deployer.config.loading import load_spec
 from deployer.config.model import EXAMPLE, LoadedSpec, Spec, schema
 from deployer.environment import AnyEnvironment, Created, Destroyed, finished_steps
 from deployer.events import Event, Notice, Report, ignore, utc_now
@@ -29,25 +29,15 @@ from deployer.storage.journal import Journal
 from deployer.storage.repository import FileRepository, unreadable
 from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.engine import Tofu, tofu_environment
-from deployer.tofu.module import adopt, put_back
+from deployer.tofu.module import put_back
 from deployer.tofu.state import look
 from deployer.tofu.stream import Plan
 from deployer.veil import veil
-from deployer.workflows import configure, destroy, provision
-from deployer.workflows.advice import next_commands, see_all_is_known
+from deployer.workflows import configure, destroy
+from deployer.workflows.advice import being_destroyed, next_commands, see_all_is_known, wrong_state
 from deployer.workflows.hosts import targets
+from deployer.workflows.review import Confirm, preview, provision_reviewed, see_provider_stays
 from deployer.workflows.run import Run, Session, log
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a changed file or a changed reality would bring: lines on the file, and OpenTofu's plan."""
-
-    spec: tuple[str, ...]
-    plan: Plan
-
-
-Confirm = Callable[[Changes], bool] | None  # None: nobody is asked
 
 
 class Deployer:
@@ -90,7 +80,9 @@ class Deployer:
             if before is not None and not isinstance(before, Destroyed):
                 may_go_on = isinstance(before, states.Provisionable)
                 go_on = f"deployer up {word(file)}    # goes on with it, with this file"
-                raise _wrong(before, session, "it exists already", go_on if may_go_on else next_commands(before)[0])
+                raise wrong_state(
+                    before, session.command, "it exists already", go_on if may_go_on else next_commands(before)[0]
+                )
             return session.keep(_created(accepted, session.folder), before)
 
     def provision(
@@ -142,10 +134,10 @@ class Deployer:
         with self._session(name, "plan") as session:
             before, spec, _ = self._load(name)
             if not isinstance(before, states.Provisionable):
-                raise _gone(before, session)
+                raise being_destroyed(before, session.command)
             self._look_at_file(before, session)
             tofu = self._working(session, before, spec)
-            with provision.preview(session, spec, tofu, f"deployer plan {name}") as plan:
+            with preview(session, spec, tofu, f"deployer plan {name}") as plan:
                 return plan
 
     def status(self, name: str) -> str:
@@ -234,59 +226,17 @@ class Deployer:
         self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None, from_start: bool, confirm: Confirm
     ) -> AnyEnvironment:
         if not isinstance(before, states.Provisionable):
-            raise _gone(before, session)
+            raise being_destroyed(before, session.command)
         if accepted is None:
             self._look_at_file(before, session)
         wanted = accepted or LoadedSpec(self._spec(before), before.spec, Path(before.file))
-        spec, file, changed = wanted.spec, str(wanted.file), before.spec != wanted.data
-        # A new one beside machines has lost its state.
-        remakes = before.resources != "none" and (changed or isinstance(before, Created))
-        if remakes:
-            self._see_provider_stays(session, before, spec)
-        tofu = self._working(session, before, spec)
-        resumes = isinstance(before, (states.Provisioning, states.ProvisionFailed)) and not changed and not from_start
-        done = provision.steps_to_keep(finished_steps(before)) if resumes else ()
-
-        def run(done: tuple[states.FinishedStep, ...]) -> Run[states.Provisioning]:
-            started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
-            return Run(session, before, started)
-
-        if before.resources == "none" and not done and not isinstance(before, states.Configurable):
-            return provision.provision(run(()), spec, tofu)
-        again = f"deployer {session.command} {quote(file) if accepted else before.name}"
-        with provision.preview(session, spec, tofu, again) as plan:
-            nothing = not changed and plan.empty
-            idle = nothing and not from_start
-            if idle and isinstance(before, states.Configurable) and provision.addresses_hold(before, spec, tofu):
-                self._leave(session, before, spec, tofu)
-                return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
-            # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
-            asks = not nothing and (remakes or plan.risky or isinstance(before, states.Configurable))
-            if confirm is not None and asks and not confirm(_changes(before, wanted, plan)):
-                raise errors.Declined("the changes were not confirmed", help=f"deployer show {before.name}")
-            done = done if plan.empty else ()  # a machine may have died while it was waited for
-            return provision.provision(run(done), spec, tofu, plan)
-
-    def _see_provider_stays(self, session: Session, before: AnyEnvironment, spec: Spec) -> None:
-        made_by = self._spec(before).provider
-        if made_by.name != spec.provider.name:
-            why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
-            raise _wrong(before, session, why, f"deployer destroy {before.name}    # and then up")
-
-    def _leave(self, session: Session, environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> None:
-        """Says that there is nothing to do, and of which hosts nobody could work with them all the same."""
-        message = f"OpenTofu has nothing to do: environment {environment.name} is as it was accepted"
-        if isinstance(environment, states.Configured):
-            message += f"; after a change in a playbook: deployer configure {environment.name}"
-        session.context.report(Notice(message=message))
-        adopt(tofu.folder)  # what makes no difference now may when they are destroyed
-        for problem in filter(None, problems_with(targets(environment, spec, session.folder), session.context)):
-            told = f"{problem}; to look: deployer show {environment.name} --refresh"
-            session.context.report(Notice(message=told, level="warning"))
+        see_provider_stays(session, before, self._spec(before).provider, wanted)
+        tofu = self._working(session, before, wanted.spec)
+        return provision_reviewed(session, before, wanted, tofu, from_start=from_start, confirm=confirm)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         if not isinstance(before, states.Configurable):
-            raise _wrong(before, session, "its machines are not ready", next_commands(before)[0])
+            raise wrong_state(before, session.command, "its machines are not ready", next_commands(before)[0])
         resumes = isinstance(before, (states.Configuring, states.ConfigureFailed)) and not from_start
         done = configure.steps_to_keep(finished_steps(before)) if resumes else ()
         started = before.start_configure(session.run_id, utc_now(), done=done)
@@ -376,26 +326,7 @@ def _options(spec: Spec) -> dict[str, object]:
     return {"provider": spec.provider.options, "hosts": {name: host.options for name, host in spec.hosts.items()}}
 
 
-def _changes(before: AnyEnvironment, wanted: LoadedSpec, plan: Plan) -> Changes:
-    """What is shown before it is asked whether `wanted` shall be made of `before`."""
-    changes = spec_changes(before.spec, wanted.data)
-    if changes and before.file != str(wanted.file):
-        changes = (f"file: {before.file} -> {wanted.file}", *changes)
-    return Changes(changes, plan)
-
-
 def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:
     known = look(folder.tofu).condition != "absent"  # to OpenTofu, where the state file is gone and its folder is not
     resources = states.Resources.POSSIBLE if known else states.Resources.NONE
     return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)
-
-
-def _gone(environment: AnyEnvironment, session: Session) -> errors.WrongState:
-    destroyed = isinstance(environment, Destroyed)
-    why = "it is destroyed, and can be created anew" if destroyed else "its destruction must be finished first"
-    return _wrong(environment, session, why, next_commands(environment)[0])
-
-
-def _wrong(environment: AnyEnvironment, session: Session, why: str, help_: str) -> errors.WrongState:
-    message = f"{session.command} cannot start from the state {environment.state} of environment {environment.name}"
-    return errors.WrongState(message, detail=why, help=help_)

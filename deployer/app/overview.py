@@ -5,25 +5,23 @@ And what really is, beside what is saved: OpenTofu's view and whether hosts answ
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Configurable, InProgress, Resources, finished_steps
 from deployer.errors import DeployerError
-from deployer.events import one_line, utc_now
+from deployer.events import utc_now
 from deployer.process import Context
-from deployer.remote.ssh import CALL, Target, ask, ssh_argv, who_answers
+from deployer.remote.ssh import Target
 from deployer.storage.folder import EnvironmentFolder
 from deployer.storage.lock import Record
 from deployer.tofu.engine import Tofu
 from deployer.tofu.state import look
 from deployer.workflows.advice import again, next_commands, what_exists
-from deployer.workflows.hosts import read_hosts
+from deployer.workflows.hosts import problems_with, read_hosts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,26 +111,6 @@ def compare(
     for target, problem in zip(targets, problems_with(targets, context), strict=True):
         same = f"same: {target.name} answers at {target.address} port {target.port}"
         yield f"differs: {problem}" if problem else same
-
-
-def problems_with(targets: Sequence[Target], context: Context) -> list[str]:
-    """Of each host, all asked side by side, why nobody can work on it, if so: it does not answer, is another machine,
-    or does not let us in."""
-    with ThreadPoolExecutor(max_workers=20) as pool:
-        return list(pool.map(partial(_problem_with, context=context), targets))
-
-
-def _problem_with(target: Target, context: Context) -> str:
-    name, where = target.name, f"at {target.address} port {target.port}"
-    login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
-    if login and login.returncode == 0:
-        return ""
-    who, why = who_answers(target, context)
-    if who == "ours":
-        said = one_line("".join(login.tail[-1:])) or f"no login within {CALL:.0f} s" if login else ""
-        return f"{name} answers {where}, but does not let {target.user} in: {said}" if login else ""
-    found = f"another machine than {name} answers" if who == "another" else f"{name} does not answer"
-    return f"{found} {where}: {why}"
 
 
 def _planned(tofu: Tofu) -> list[str]:

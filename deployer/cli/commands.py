@@ -25,8 +25,8 @@ from deployer.files import word
 from deployer.storage.glance import glance
 
 if TYPE_CHECKING:
-    from deployer.app.deployer import Changes, Confirm
     from deployer.tofu.stream import Plan
+    from deployer.workflows.review import Changes, Confirm
 
 _PATH = click.Path(path_type=Path)
 NAME = click.Argument(["name"], shell_complete=names)

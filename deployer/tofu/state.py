@@ -13,7 +13,7 @@ from typing import Any, Literal
 from deployer.events import printable
 
 _NOTE = ".terraform.tfstate.lock.info"
-APPLYING = "deployer-applying.tfplan"  # the plan, while OpenTofu is at it
+PLAN, APPLYING = "deployer.tfplan", "deployer-applying.tfplan"  # what is to be applied, and while OpenTofu is at it
 
 Condition = Literal["absent", "empty", "damaged", "whole", "remote", "encrypted"]
 

@@ -6,8 +6,8 @@ import os
 import shlex
 from pathlib import Path
 
-from deployer.environment import AnyEnvironment, ConfigureFailed, Resources, finished_steps
-from deployer.errors import FailureKind, StepFailed
+from deployer.environment import AnyEnvironment, ConfigureFailed, Destroyed, Resources, finished_steps
+from deployer.errors import FailureKind, StepFailed, WrongState
 from deployer.events import printable, utc_now
 from deployer.files import write_atomically
 from deployer.storage.folder import EnvironmentFolder
@@ -70,6 +70,18 @@ def again(environment: AnyEnvironment, command: str) -> str:
         return f"deployer up {shlex.quote(environment.file)}"
     host = f" {next(iter(environment.hosts))}" if command == "ssh" and len(environment.hosts) > 1 else ""
     return f"deployer {command} {name}{host}"
+
+
+def wrong_state(environment: AnyEnvironment, command: str, why: str, help_: str) -> WrongState:
+    message = f"{command} cannot start from the state {environment.state} of environment {environment.name}"
+    return WrongState(message, detail=why, help=help_)
+
+
+def being_destroyed(environment: AnyEnvironment, command: str) -> WrongState:
+    """For a command that would make or plan something."""
+    destroyed = isinstance(environment, Destroyed)
+    why = "it is destroyed, and can be created anew" if destroyed else "its destruction must be finished first"
+    return wrong_state(environment, command, why, next_commands(environment)[0])
 
 
 def see_all_is_known(folder: EnvironmentFolder, environment: AnyEnvironment, *, destroys: bool) -> None:

@@ -14,7 +14,8 @@ from deployer.tofu.module import adopt, module_differs
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
-from deployer.workflows.provision import module_of, named, preview
+from deployer.workflows.provision import module_of, named
+from deployer.workflows.review import preview
 from deployer.workflows.run import Run
 
 

@@ -1,6 +1,9 @@
-"""The hosts we work with: from a provider's output, checked because a module may be anybody's, and the key to them."""
+"""The hosts we work with: from a provider's output, checked because a module may be anybody's, the key to them, and
+whether they let us in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,9 @@ from pydantic import ValidationError
 from deployer.config.model import Spec
 from deployer.environment import Environment, Host
 from deployer.errors import FailureKind, StepFailed
-from deployer.events import printable
+from deployer.events import one_line, printable
 from deployer.process import Context, capture
-from deployer.remote.ssh import Target, forget_host_key
+from deployer.remote.ssh import CALL, Target, ask, forget_host_key, ssh_argv, who_answers
 from deployer.storage.folder import EnvironmentFolder
 
 _CONTRACT = "a provider's output `hosts` is a map of each host's name to {address, port, user} (docs/providers.md)"
@@ -89,3 +92,23 @@ def forget_replaced(before: Mapping[str, Host], now: Mapping[str, Host], replace
         is_new = old.id != host.id if old and host.id else name in replaced
         for pinned in filter(None, (old, host)) if is_new else ():
             forget_host_key(known_hosts, pinned.address, pinned.port)
+
+
+def problems_with(targets: Sequence[Target], context: Context) -> list[str]:
+    """Of each host, all asked side by side, why nobody can work on it, if so: it does not answer, is another machine,
+    or does not let us in."""
+    with ThreadPoolExecutor(max_workers=20) as pool:
+        return list(pool.map(partial(_problem_with, context=context), targets))
+
+
+def _problem_with(target: Target, context: Context) -> str:
+    name, where = target.name, f"at {target.address} port {target.port}"
+    login = ask(target, ssh_argv(target, "true"), CALL, context)[0] if target.pinned else None
+    if login and login.returncode == 0:
+        return ""
+    who, why = who_answers(target, context)
+    if who == "ours":
+        said = one_line("".join(login.tail[-1:])) or f"no login within {CALL:.0f} s" if login else ""
+        return f"{name} answers {where}, but does not let {target.user} in: {said}" if login else ""
+    found = f"another machine than {name} answers" if who == "another" else f"{name} does not answer"
+    return f"{found} {where}: {why}"

@@ -1,7 +1,7 @@
 """Provision: OpenTofu makes the machines, then they must let us in and finish cloud-init."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,15 @@ import yaml
 
 from deployer.bundled import bundled
 from deployer.config.model import Machine, Spec
-from deployer.environment import Environment, FinishedStep, Host, Provisioned, Provisioning, Resources
+from deployer.environment import FinishedStep, Host, Provisioned, Provisioning, Resources
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, utc_now
 from deployer.files import write_private
 from deployer.remote.readiness import wait_cloud_init, wait_ssh
-from deployer.storage.folder import private_directory, storage_failed
+from deployer.storage.folder import private_directory
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import VARIABLES, adopt, copy_module, module_kept
-from deployer.tofu.state import look
+from deployer.tofu.module import VARIABLES, adopt, copy_module
+from deployer.tofu.state import PLAN, look
 from deployer.tofu.stream import Change, Plan
 from deployer.workflows.advice import see_state_was_saved
 from deployer.workflows.hosts import forget_replaced, private_key, public_key, read_hosts, targets
@@ -38,7 +38,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
 
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
-        found = planned or tofu.plan(_plan_file(tofu))
+        found = planned or tofu.plan(tofu.folder / PLAN)
         if run.environment.resources is Resources.NONE:
             for change in found.touching:
                 would = f"the plan would {change.action} {change.address}, which this environment has not made"
@@ -52,7 +52,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
     def apply() -> str:
         run.learn(run.environment.expect_resources(utc_now()))
         try:
-            tofu.apply(_plan_file(tofu), done)
+            tofu.apply(tofu.folder / PLAN, done)
         except (StepFailed, Interrupted):
             with suppress(OSError, StepFailed):  # a machine may be new although another one failed: now or never
                 forget_keys(run.environment.hosts)
@@ -99,13 +99,6 @@ def steps_to_keep(finished: tuple[FinishedStep, ...]) -> tuple[FinishedStep, ...
     return finished if any(step.name == "read_outputs" for step in finished) else ()
 
 
-def addresses_hold(environment: Environment, spec: Spec, tofu: Tofu) -> bool:
-    """Whether the hosts on record are those that OpenTofu gives: somebody may have applied by hand."""
-    with suppress(StepFailed):  # the step that reads them says why
-        return read_hosts(tofu.outputs(), spec) == environment.hosts
-    return False
-
-
 def module_of(spec: Spec) -> Path:
     """The folder with the provider's files."""
     return bundled("tofu") / spec.provider.name if spec.provider.name else Path(spec.provider.title)
@@ -129,37 +122,6 @@ def render(session: Session, spec: Spec) -> bool:
     }
     write_private(folder.tofu / VARIABLES, values)
     return another
-
-
-@contextmanager
-def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Iterator[Plan]:
-    """What an apply would do now; `again` is what to type where that cannot be told. While the block runs, the tofu
-    folder holds the module as it is now, and that plan: in the end what its machines were made with, if nobody has
-    adopted the other."""
-    try:
-        with module_kept(tofu.folder, tofu.init):
-            yield _preview(session, spec, tofu, again)
-    except OSError as error:
-        raise storage_failed("cannot write", tofu.folder, error) from error
-    finally:
-        with suppress(OSError):
-            _plan_file(tofu).unlink()  # every variable's value is in it
-
-
-def _preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
-    try:
-        if render(session, spec) or not (tofu.folder / ".terraform").exists():
-            tofu.init()
-            tofu.validate()
-        return tofu.plan(_plan_file(tofu))
-    except (StepFailed, Interrupted) as error:
-        error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
-        error.help = error.help or again + ("    # when it is mended" if isinstance(error, StepFailed) else "")
-        raise
-
-
-def _plan_file(tofu: Tofu) -> Path:
-    return tofu.folder / "deployer.tfplan"
 
 
 def _host_variables(machine: Machine) -> dict[str, object]:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from deployer import Deployer
-from deployer.app.deployer import Changes
 from deployer.errors import Declined, InvalidSpec, StepFailed, StorageFailed, WrongState
 from deployer.events import Event, Notice, Output, StepFinished, StepStarted, Transition
+from deployer.workflows.review import Changes
 from tests import steps
 from tests.e2e.project import NAME, Project
 from tests.machines import FleetHost

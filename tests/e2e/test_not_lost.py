@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from deployer import Deployer
-from deployer.app.deployer import Changes
 from deployer.errors import StepFailed
+from deployer.workflows.review import Changes
 from tests.e2e.project import NAME, VARIABLES, Project, Result
 from tests.machines import FleetHost
 from tests.watching import until

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployer.app.deployer import Changes
 from deployer.cli.commands import changes_text
 from deployer.cli.text import finished_text, show_text
 from deployer.tofu.stream import Change, Plan
+from deployer.workflows.review import Changes
 
 OVERVIEW: dict[str, Any] = {
     "name": "demo",

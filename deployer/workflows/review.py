@@ -1,0 +1,135 @@
+"""Before a run: OpenTofu plans, and where something exists, what would be done with it is shown, and asked. That very
+plan is what the run applies."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from shlex import quote
+
+from deployer import environment as states
+from deployer.config.loading import spec_changes
+from deployer.config.model import LoadedSpec, Provider, Spec
+from deployer.environment import AnyEnvironment, FinishedStep, Provisioning, finished_steps
+from deployer.errors import Declined, Interrupted, StepFailed
+from deployer.events import Notice, utc_now
+from deployer.storage.folder import storage_failed
+from deployer.tofu.engine import Tofu
+from deployer.tofu.module import adopt, module_kept
+from deployer.tofu.state import PLAN
+from deployer.tofu.stream import Plan
+from deployer.workflows.advice import wrong_state
+from deployer.workflows.hosts import problems_with, read_hosts, targets
+from deployer.workflows.provision import provision, render, steps_to_keep
+from deployer.workflows.run import Run, Session
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a changed file or a changed reality would bring: lines on the file, and OpenTofu's plan."""
+
+    spec: tuple[str, ...]
+    plan: Plan
+
+
+Confirm = Callable[[Changes], bool] | None  # None: nobody is asked
+
+
+def see_provider_stays(session: Session, before: AnyEnvironment, made_by: Provider, wanted: LoadedSpec) -> None:
+    """Raises WrongState where another provider than `made_by` would be asked to change what exists."""
+    if _remakes(before, wanted) and made_by.name != wanted.spec.provider.name:
+        why = f"the provider would change: {made_by.title} made the machines, and it alone knows how to remove them"
+        raise wrong_state(before, session.command, why, f"deployer destroy {before.name}    # and then up")
+
+
+def provision_reviewed(
+    session: Session,
+    before: states.AnyProvisionable,
+    wanted: LoadedSpec,
+    tofu: Tofu,
+    *,
+    from_start: bool,
+    confirm: Confirm,
+) -> AnyEnvironment:
+    """Makes what is `wanted`, going on where an earlier run stopped; a settled environment with nothing to change stays
+    as it is. Raises Declined, and what `provision` raises."""
+    spec, file, changed = wanted.spec, str(wanted.file), before.spec != wanted.data
+    resumes = isinstance(before, states.Provisioning | states.ProvisionFailed) and not changed and not from_start
+    done = steps_to_keep(finished_steps(before)) if resumes else ()
+
+    def run(done: tuple[FinishedStep, ...]) -> Run[Provisioning]:
+        started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
+        return Run(session, before, started)
+
+    if before.resources == "none" and not done and not isinstance(before, states.Configurable):
+        return provision(run(()), spec, tofu)
+    again = f"deployer {session.command} {quote(file) if changed else before.name}"
+    with preview(session, spec, tofu, again) as plan:
+        nothing = not changed and plan.empty
+        idle = nothing and not from_start
+        if idle and isinstance(before, states.Configurable) and _addresses_hold(before, spec, tofu):
+            _leave(session, before, spec, tofu)
+            return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
+        # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
+        asks = not nothing and (_remakes(before, wanted) or plan.risky or isinstance(before, states.Configurable))
+        if confirm is not None and asks and not confirm(_changes(before, wanted, plan)):
+            raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
+        done = done if plan.empty else ()  # a machine may have died while it was waited for
+        return provision(run(done), spec, tofu, plan)
+
+
+def _remakes(before: AnyEnvironment, wanted: LoadedSpec) -> bool:
+    # A new one beside machines has lost its state.
+    return before.resources != "none" and (before.spec != wanted.data or isinstance(before, states.Created))
+
+
+def _changes(before: AnyEnvironment, wanted: LoadedSpec, plan: Plan) -> Changes:
+    changes = spec_changes(before.spec, wanted.data)
+    if changes and before.file != str(wanted.file):
+        changes = (f"file: {before.file} -> {wanted.file}", *changes)
+    return Changes(changes, plan)
+
+
+def _addresses_hold(environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> bool:
+    """Whether the hosts on record are those that OpenTofu gives: somebody may have applied by hand."""
+    with suppress(StepFailed):  # the step that reads them says why
+        return read_hosts(tofu.outputs(), spec) == environment.hosts
+    return False
+
+
+def _leave(session: Session, environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> None:
+    """Says that there is nothing to do, and of which hosts nobody could work with them all the same."""
+    message = f"OpenTofu has nothing to do: environment {environment.name} is as it was accepted"
+    if isinstance(environment, states.Configured):
+        message += f"; after a change in a playbook: deployer configure {environment.name}"
+    session.context.report(Notice(message=message))
+    adopt(tofu.folder)  # what makes no difference now may when they are destroyed
+    for problem in filter(None, problems_with(targets(environment, spec, session.folder), session.context)):
+        told = f"{problem}; to look: deployer show {environment.name} --refresh"
+        session.context.report(Notice(message=told, level="warning"))
+
+
+@contextmanager
+def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Iterator[Plan]:
+    """What an apply would do now; `again` is what to type where that cannot be told. While the block runs, the tofu
+    folder holds the module as it is now, and that plan: in the end what its machines were made with, if nobody has
+    adopted the other."""
+    try:
+        with module_kept(tofu.folder, tofu.init):
+            yield _preview(session, spec, tofu, again)
+    except OSError as error:
+        raise storage_failed("cannot write", tofu.folder, error) from error
+    finally:
+        with suppress(OSError):
+            (tofu.folder / PLAN).unlink()  # every variable's value is in it
+
+
+def _preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
+    try:
+        if render(session, spec) or not (tofu.folder / ".terraform").exists():
+            tofu.init()
+            tofu.validate()
+        return tofu.plan(tofu.folder / PLAN)
+    except (StepFailed, Interrupted) as error:
+        error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
+        error.help = error.help or again + ("    # when it is mended" if isinstance(error, StepFailed) else "")
+        raise
