@@ -23,6 +23,8 @@ from deployer.tofu.state import look
 from deployer.workflows.advice import again, next_commands, what_exists
 from deployer.workflows.hosts import problems_with, read_hosts
 
+_UP_MENDS = "differs: OpenTofu would"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
@@ -59,7 +61,7 @@ def overview(
     shown, hidden = {"name", "state", "failure", "resources", "hosts", "created_at", "changed_at"}, {"id", "console"}
     facts: dict[str, Any] = environment.model_dump(mode="json", include=shown, exclude={"hosts": {"__all__": hidden}})
     steps = finished_steps(environment)
-    mended = isinstance(environment, Configurable) and any("differs: OpenTofu would " in line for line in reality)
+    mended = isinstance(environment, Configurable) and any(line.startswith(_UP_MENDS) for line in reality)
     likely: dict[str, None] = dict.fromkeys([again(environment, "up")] if mended else [])
     likely |= dict.fromkeys(next_commands(environment))
     return Overview(
@@ -107,7 +109,7 @@ def compare(
         yield from _planned(tofu)
         with suppress(DeployerError):  # what cannot be told was said above
             if environment.hosts and read_hosts(tofu.outputs(), spec) != environment.hosts:
-                yield "differs: OpenTofu would hand out other addresses than those on record"
+                yield f"{_UP_MENDS} hand out other addresses than those on record"
     for target, problem in zip(targets, problems_with(targets, context), strict=True):
         same = f"same: {target.name} answers at {target.address} port {target.port}"
         yield f"differs: {problem}" if problem else same
@@ -120,5 +122,5 @@ def _planned(tofu: Tofu) -> list[str]:
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
     would = [change for change in plan.changes if not plan.empty]
-    changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in would]
+    changed += [f"{_UP_MENDS} {change.action} {change.address}" for change in would]
     return changed or ["same: OpenTofu finds everything as it was made"]
