@@ -43,7 +43,7 @@ def test_what_the_example_shows_as_default_is_the_default() -> None:
         text = re.sub(r"^# ", "", re.sub(r"^    # ", "    ", block[0], flags=re.MULTILINE), flags=re.MULTILINE)
         data = parse(text).data[section]
         shown[section] = data["web"] if section == "hosts" else data
-    examples = {"ports", "address", "port", "user", "private_key"}  # no default to show
+    examples = {"ports", "groups", "address", "port", "user", "private_key"}  # no default to show
     for section, model in sections.items():
         for option, value in shown[section].items():
             if option not in examples or (section, option) == ("ssh", "user"):
