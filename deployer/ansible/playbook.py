@@ -168,6 +168,7 @@ def playbook_environment(
         # First, because ssh takes the first value it is given: a socket elsewhere would outlive us.
         "ANSIBLE_SSH_ARGS": f"-o ControlPath={sockets}/%C {_ssh_args(env, project) if project else _SSH_ARGS}",
         "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_FORCE_COLOR": "False",  # it beats the other, and an error's first word would not be found
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
         # Or the user's ansible.cfg may pass our inventory over. Ours comes first; a playbook may call Ansible itself.

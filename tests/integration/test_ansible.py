@@ -321,6 +321,13 @@ def test_nobody_is_asked_for_a_password(site: Site) -> None:
     assert "no vault secrets found" in error.detail
 
 
+def test_an_error_is_told_in_no_colours(site: Site) -> None:
+    (site.project / "ansible.cfg").write_text("[defaults]\nforce_color = True\nverbosity = 2\n")
+    error = site.fail(site.playbook("    - no.such.module: {}\n"))
+    assert "couldn't resolve module/action 'no.such.module'" in error.detail
+    assert "[0;3" not in site.recorder.output
+
+
 def test_the_projects_own_settings_count_for_its_playbooks(site: Site) -> None:
     (site.project / "ansible.cfg").write_text("[defaults]\nfilter_plugins = ./filters\n")
     (site.project / "filters").mkdir()
