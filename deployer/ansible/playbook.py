@@ -33,7 +33,7 @@ _RUNNER = {"binary": "/bin/sh", "ident": "run", "suppress_env_files": True, "qui
 _PASSED_ON = ("HOME", "LOGNAME", "PATH", "SHELL", "SSH_AUTH_SOCK", "TMPDIR", "TZ", "USER")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _OF_THE_USER = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_ROLES_PATH")
-_PREFERRED = {"ANSIBLE_FORKS": "20", "ANSIBLE_GATHERING": "smart", "ANSIBLE_PIPELINING": "yes", "ANSIBLE_TIMEOUT": "30"}
+_PREFERRED = {"ANSIBLE_FORKS": "20", "ANSIBLE_PIPELINING": "yes", "ANSIBLE_TIMEOUT": "30"}
 _SYSTEM_WIDE = Path("/etc/ansible/ansible.cfg")
 _SSH_ARGS = "-C -o ControlMaster=auto -o ControlPersist=60s"  # as Ansible has them where nobody says others
 
@@ -44,9 +44,9 @@ _CLOSE = 'for socket in *; do [ -S "$socket" ] && ssh -O exit -o ControlPath="$s
 class PlaybookRun:
     """One playbook on all hosts of an inventory. All paths are absolute; `timeout` is in seconds.
 
-    `workspace` is made anew for each command; each playbook gets a directory of its own in it, and facts are kept there
-    between them. `sockets` is for the connections that are kept. `project` is the folder of the user's configuration
-    file, whose ansible.cfg counts; none for a bundled playbook.
+    `workspace` is made anew for each command; each playbook gets a directory of its own in it. `sockets` is for the
+    connections that are kept. `project` is the folder of the user's configuration file, whose ansible.cfg counts; none
+    for a bundled playbook.
     """
 
     step: str
@@ -135,7 +135,6 @@ def _request(run: PlaybookRun, scratch: Path, environ: Mapping[str, str]) -> Req
     runner = _RUNNER | {
         "private_data_dir": str(scratch),
         "project_dir": str(run.project or scratch),
-        "fact_cache": str(run.workspace / "facts"),
         "cmdline": shlex.join(["-c", _LAUNCH, "launch", *ansible]),
     }
     # A value in a file, because ansible-runner forgets the argument of that name when it writes no files itself.
