@@ -36,13 +36,12 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
 
     def play(step: str, entry: str) -> str:
         ours = not is_path(entry)
-        playbook = bundled("playbooks") / f"{entry}.yml" if ours else Path(entry)
+        playbook = (bundled("playbooks") / f"{entry}.yml" if ours else Path(entry)).absolute()
         if not playbook.is_file():
-            detail = f"looked for {playbook.absolute()}"
-            raise StepFailed(f"the playbook {entry} is not there", kind=FailureKind.INPUT, detail=detail)
+            raise StepFailed(f"the playbook {playbook} is not there", kind=FailureKind.INPUT)
         playing = PlaybookRun(
             step=step,
-            playbook=playbook.absolute(),
+            playbook=playbook,
             inventory=inventory,
             variables=variables,
             workspace=workspace,

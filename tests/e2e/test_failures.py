@@ -112,6 +112,7 @@ def test_a_playbook_that_fails_and_is_mended(project: Project) -> None:
     (project.path / "second.yml").unlink()
     project.run("configure", NAME, "--from-start", code=1)
     assert_failed(project, "configure_failed", "playbook:second", "input", "second.yml", "not there")
+    assert project.state["failure"]["cause"] == f"the playbook {project.path / 'second.yml'} is not there"
 
 
 def test_up_sees_to_the_machines_first(project: Project) -> None:
