@@ -80,6 +80,7 @@ class Host:
         self._deadline, self._turns, self._context = deadline, turns, context
         self._rung: Rung | None = None
         self._answer, self._since = "", 0.0
+        self._told = set[str]()  # on this rung
 
     @property
     def _left(self) -> float:
@@ -108,12 +109,15 @@ class Host:
             self._context.interrupts.sleep(max(0.05, min(pause, self._left)), "waiting")
 
     def tell(self, rung: Rung, answer: str) -> None:
-        """Reports where the host is, if that is new. Raises Interrupted where nobody waits for it any more."""
+        """Reports where the host is, if that is new: a machine that boots breaks connections in turn in two ways.
+        Raises Interrupted where nobody waits for it any more."""
         self._context.interrupts.check("waiting")
         spent = self._deadline.spent
-        if (rung, answer) != (self._rung, self._answer):
+        if rung != self._rung:
+            self._since, self._told = spent, set()
+        if answer not in self._told:
             self.say(HostProgress(host=self.target.name, rung=rung, answer=answer, seconds=round(spent, 1)))
-        self._since = self._since if rung == self._rung else spent
+        self._told.add(answer)
         self._rung, self._answer = rung, answer
 
     def last_words(self) -> str:

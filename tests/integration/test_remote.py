@@ -22,9 +22,9 @@ import pytest
 
 from deployer.errors import FailureKind, Interrupted, StepFailed, ToolMissing
 from deployer.events import Event, HostProgress, Notice
-from deployer.process import Context, Interrupts
+from deployer.process import Context, Deadline, Interrupts
 from deployer.remote.cloud_init import CloudInit, CloudInitOutcome
-from deployer.remote.readiness import wait_cloud_init, wait_ssh
+from deployer.remote.readiness import Host, Rung, wait_cloud_init, wait_ssh
 from deployer.remote.ssh import CALL, Target, read_keys, who_answers
 from tests.machines import ContainerMachine, Fleet, FleetHost, KeyPair, make_key_pair
 from tests.watching import until
@@ -210,6 +210,15 @@ def test_ssh_is_looked_for_where_the_environment_says(world: World) -> None:
         world.wait(context=elsewhere)
 
 
+def test_answers_that_come_in_turn_are_told_once(world: World) -> None:
+    """A machine that boots closes a connection or resets it, and a line for each change would tell nothing."""
+    host = Host(world.target(), Deadline(60), threading.Semaphore(), world.context)
+    turns: list[tuple[Rung, str]] = [("banner", "reset"), ("banner", "closed"), ("banner", "reset"), ("connect", "")]
+    for rung, answer in (*turns, turns[0]):
+        host.tell(rung, answer)
+    assert world.heard("banner") == ["reset", "closed", "reset"]
+
+
 def test_another_machine_at_the_address_is_told_from_ours(world: World) -> None:
     def who() -> str:
         return who_answers(world.target(), world.context)[0]
@@ -289,7 +298,7 @@ def test_more_hosts_than_we_may_have_files_open_are_asked_in_turns(
     waiting = f"""
 import os, resource, sys
 from pathlib import Path
-from deployer.process import Context, Interrupts
+from deployer.process import Context, Deadline, Interrupts
 from deployer.remote.readiness import wait_ssh
 from deployer.remote.ssh import Target
 
