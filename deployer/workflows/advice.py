@@ -49,7 +49,7 @@ _NEXT = {
     "configured": "ssh destroy",
     "destroying": "destroy logs",
     "destroy_failed": "destroy logs",
-    "destroyed": "create",
+    "destroyed": "up",
 }
 
 
@@ -64,9 +64,8 @@ def next_commands(environment: AnyEnvironment) -> tuple[str, ...]:
 def again(environment: AnyEnvironment, command: str) -> str:
     """The command line for a command. `up` is given the file: who mends it must not type something else."""
     name = environment.name
-    if command == "create":
-        return f"deployer create -f {shlex.quote(environment.file)}"
-    if command == "up" and os.path.isfile(environment.file):  # which a damaged state may spell as it likes
+    # A damaged state may spell the file as it likes. A destroyed one needs its file, even where that is gone.
+    if command == "up" and (environment.state == "destroyed" or os.path.isfile(environment.file)):
         return f"deployer up {shlex.quote(environment.file)}"
     host = f" {next(iter(environment.hosts))}" if command == "ssh" and len(environment.hosts) > 1 else ""
     return f"deployer {command} {name}{host}"

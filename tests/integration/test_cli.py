@@ -335,7 +335,7 @@ def test_a_destroyed_one_is_made_anew_from_its_own_file(deployer: Deployer, demo
     assert deployer("destroy", "demo", "--yes").code == 0
     assert deployer("create", "-f", "of mine.yml").code == 0
     assert deployer("destroy", "demo", "--yes").code == 0
-    next_command = f"deployer create -f '{project / 'of mine.yml'}'"
+    next_command = f"deployer up '{project / 'of mine.yml'}'"
     assert next_command in deployer("show", "demo").out
     refused = deployer("up", "demo")
     assert refused.code == 3
