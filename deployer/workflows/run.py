@@ -75,7 +75,7 @@ class Run(Generic[P]):
 
     def _step(self, name: str, action: Step) -> None:
         """Does a step: saved before it starts and after it ends. Interrupted between two steps."""
-        self.session.context.interrupts.check(f"before {name}")
+        self.session.context.interrupts.check(name)
         self._step_started = time.monotonic()
         self.learn(self.environment.begin(name, utc_now()))
         self._report(events.StepStarted(step=name, number=self.steps.index(name) + 1, total=len(self.steps)))

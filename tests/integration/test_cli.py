@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from deployer import Deployer as Library
 from deployer.cli.commands import program as group
 from deployer.cli.main import main
 from deployer.environment import Host, create, encode
+from deployer.errors import Interrupted
 from deployer.events import utc_now
+from deployer.process import Interrupts
 from tests.watching import until
 
 PROGRAM = (sys.executable, "-m", "deployer.cli.main")
@@ -486,7 +489,18 @@ def test_who_holds_the_lock_is_told(deployer: Deployer, demo: Path) -> None:
         told = deployer("destroy", "demo", "--yes", "--output", "json")
         assert told.code == 4
         assert json.loads(told.out)["error"]["code"] == "locked"
+        waited = deployer("plan", "demo", "--lock-timeout", "0.3")
+        assert waited.code == 4
+        assert "   warning: environment demo is in use: " in waited.err, "it is said what is waited for"
         assert deployer("status", "demo").out == "created\n", "readers need no lock"
+
+
+def test_an_interrupt_before_the_work_begins_names_the_command(demo: Path, project: Path) -> None:
+    interrupts = Interrupts()
+    interrupts.request()
+    with pytest.raises(Interrupted) as caught:
+        Library(project / ".deployer", interrupts=interrupts).plan("demo")
+    assert caught.value.message == "interrupted by SIGINT at plan"
 
 
 def test_a_reader_that_goes_away_is_no_error(project: Path, environ: dict[str, str]) -> None:
