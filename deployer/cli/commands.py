@@ -37,7 +37,9 @@ FROM_START = flag("--from-start", help="Do the whole phase again, finished steps
 YES = flag("--yes", "-y", help="Do not ask.")
 
 
-@click.group(cls=Program, params=[*COMMON], invoke_without_command=True)
+@click.group(
+    cls=Program, params=[*COMMON], invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, message="deployer %(version)s")
 @click.pass_context
 def program(ctx: click.Context) -> None:
@@ -121,7 +123,7 @@ def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None
     With a file that has changed, what changed is shown first.
 
     Example:
-      deployer up demo.yml       # later, to go on or to change something: deployer up demo.yml
+      deployer up demo.yml       # typed again, it goes on, or takes over what changed in the file
     """
     asked = confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
     options.change(lambda deployer: deployer.up(file_or_name, from_start=from_start, confirm=asked).name)

@@ -570,7 +570,7 @@ def test_every_command_has_help_with_an_example(deployer: Deployer) -> None:
     names = [line.split()[0] for line in commands]
     assert names == list(group.commands)
     for name in names:
-        told = deployer(name, "--help")
+        told = deployer(name, "-h")
         assert told.code == 0
         assert f"Example:\n    deployer {name}" in told.out
     assert deployer().out == deployer("--help").out
