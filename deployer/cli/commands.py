@@ -303,7 +303,7 @@ def doctor(options: Options, install: bool) -> int:
     """
     with options.working() as deployer:
         checks = deployer.doctor(install=install)
-    rows = [("ok" if c.ok else "missing", c.name, c.detail, "" if c.ok else f"type: {c.fix}") for c in checks]
+    rows = [("ok" if c.ok else "missing", c.name, c.detail if c.ok else f"{c.detail}; type: {c.fix}") for c in checks]
     fine = all(check.ok for check in checks)
     options.emit(table(rows), {"ok": fine, "checks": checks})
     return 0 if fine else ToolMissing.exit_code
