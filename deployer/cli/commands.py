@@ -224,8 +224,8 @@ def list_(options: Options) -> None:
         changed = moment(e.changed_at) if e.changed_at else ""
         note = e.problem or ("interrupted" if e.interrupted else "at work" if e.busy else "")
         rows.append((e.name, e.state or "?", e.resources, changed, note))
-    text = table(rows) if entries else f"No environments in {options.where()}. Next: deployer init"
-    options.emit(text, [options.overview(e.as_dict()) for e in entries])
+    none = f"No environments in {options.where()}\nNext: deployer up FILE    # deployer init writes one"
+    options.emit(table(rows) if entries else options.spelled(none), [options.overview(e.as_dict()) for e in entries])
 
 
 class _Ssh(click.Command):

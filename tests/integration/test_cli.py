@@ -400,6 +400,7 @@ def test_a_file_is_told_such_that_it_is_taken_for_one(deployer: Deployer, projec
         (project / "demo.yml").rename(project / name)
         assert deployer("validate", "-f", name).out.endswith(f"Next: deployer up ./{name}\n")
         (project / name).rename(project / "demo.yml")
+    assert "deployer up FILE" in deployer("list").out, "init would refuse: there is a file"
     told = deployer("up", "demo")
     assert told.code == 2
     assert "there is no environment demo in " in told.err
