@@ -30,6 +30,7 @@ from deployer.veil import veil
         ({"msg": "two\n  lines"}, "two lines"),
         ({"msg": "non-zero return code", "stderr": "a\nls: no\n\n"}, "non-zero return code: ls: no"),
         ({"msg": "non-zero return code", "stdout": "said here"}, "non-zero return code: said here"),
+        ({"msg": "m", "stderr": "Shared connection to 127.0.0.1 closed.\r\n", "stdout": "said here"}, "m: said here"),
         ({"msg": "MODULE FAILURE\nSee stdout", "module_stderr": "sudo: x"}, "MODULE FAILURE See stdout: sudo: x"),
         ({"msg": "Assertion failed", "assertion": "1 == 2"}, "Assertion failed: 1 == 2"),
         ({"stderr": "only this"}, "only this"),
