@@ -582,7 +582,8 @@ def test_a_cloud_config_too_long_to_be_handed_over_is_told_by_the_plan(folder: F
     folder.apply()
 
 
-def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder) -> None:
+def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder, tmp_path: Path) -> None:
+    folder.environment["DEPLOYER_CACHE"] = str(tmp_path / "cache")
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -595,6 +596,8 @@ def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder)
         assert f"(pid {os.getpid()})" in told
         assert "Traceback" not in told
         assert folder.processes() == []
+    assert not (tmp_path / "cache" / "images").exists(), "no image was brought in vain"
+    del folder.environment["DEPLOYER_CACHE"]
     folder.apply()
     assert folder.outputs()["web"]["ports"] == [{"host": taken, "machine": 80}]
     folder.forget_start()

@@ -64,17 +64,14 @@ def start(machine: Machine, user_data: str) -> None:
     """Bring the machine up on its disk, made if need be, whatever an earlier try has left. ProviderError if not."""
     parent = os.getppid()
     host.emulator()
+    _refuse_in_vain(machine)  # before an image is brought, which may take minutes
     base = _base_image(machine)
     with _held(machine.folder):
         if os.getppid() != parent:
             # OpenTofu was killed meanwhile: a machine made now would be in nobody's state.
             _remove_if_empty(machine.folder)
             raise ProviderError("OpenTofu has gone", "run the command again")
-        _refuse_twin(machine)
-        # While the machine still runs: a port that cannot be had is no reason to switch it off.
-        for here, there in machine.ports:
-            if not _held_by_us(here):
-                _refuse_taken(here, there)
+        _refuse_in_vain(machine)
         before = _read(machine.folder / "machine.json").get("id")
         for known in {machine.identity, before or machine.identity}:
             _stop(known, machine.folder)
@@ -157,6 +154,14 @@ def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tu
                 log = machine.folder / qemu.QEMU_LOG
                 raise ProviderError(f"QEMU did not start: {error}", f"see {log}, then run the command again") from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _refuse_in_vain(machine: Machine) -> None:
+    """While the machine still runs: a port that cannot be had is no reason to switch it off."""
+    _refuse_twin(machine)
+    for here, there in machine.ports:
+        if not _held_by_us(here):
+            _refuse_taken(here, there)
 
 
 def _refuse_taken(here: int, there: int) -> None:
