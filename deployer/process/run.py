@@ -156,8 +156,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
     register = context.register
     program = shutil.which(request.argv[0], path=context.environ.get("PATH"))
     if program is None:
-        detail = f"it is needed for: {request.doing}"
-        raise ToolMissing(f"{request.argv[0]} was not found", detail=detail, help="deployer doctor")
+        raise ToolMissing(f"{request.argv[0]} was not found", help="deployer doctor")
     argv = (program, *request.argv[1:])
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
