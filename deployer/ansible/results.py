@@ -15,7 +15,6 @@ Record = dict[str, Any]
 
 _LONGEST = 20_000  # characters: a record longer than a megabyte, in JSON, would not arrive whole
 _SAID = ("stderr", "module_stderr", "assertion", "module_stdout", "stdout")  # the best first
-_FAREWELL = "Shared connection to "  # ssh's, on stderr, where the module had a terminal and so all on stdout (`raw`)
 _KILLED = "ansible-playbook was ended by a signal: somebody killed it, or the system did, for want of memory"
 _ERROR = ("[ERROR]: ", "ERROR! ")  # as a line begins, since Ansible 2.19 and before
 
@@ -68,8 +67,9 @@ def message_of(result: Mapping[str, Any]) -> str:
     text = message if isinstance(message, str) else json.dumps(message)
     if result.get("unreachable"):
         text = _last_line(text)  # ssh's cause; before it come banners and a changed host key's frame
+    # Where the module had a terminal (`raw`), all its words are on stdout, and stderr has ssh's farewell.
     words = (_last_line(str(result.get(name) or "")) for name in _SAID)
-    said = next((line for line in words if line and not line.startswith(_FAREWELL)), "")
+    said = next((line for line in words if line and not line.startswith("Shared connection to ")), "")
     if said not in text:
         text = ": ".join(filter(None, (text, said)))
     return " ".join(text.split())[:_LONGEST] or "no message"

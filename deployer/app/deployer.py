@@ -4,9 +4,9 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 
@@ -268,16 +268,9 @@ class Deployer:
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
         interrupts, fresh = self._context.interrupts, not self.home.exists()
-        hold = partial(self._repository.hold, name, command, interrupts=interrupts, new=new)
-        with ExitStack() as stack:
-            try:
-                held = stack.enter_context(hold(timeout=0.0))
-            except errors.Locked as error:
-                if not self._lock_timeout:
-                    raise
-                told = f"{error}; waiting up to {self._lock_timeout:.0f} s for it"
-                self._context.report(Notice(message=told, environment=name, level="warning"))
-                held = stack.enter_context(hold(timeout=self._lock_timeout))
+        if self._lock_timeout and (holder := self._repository.holder(name)):
+            self._context.report(Notice(message=f"waiting for process {holder.pid}, `deployer {holder.command}`"))
+        with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             interrupts.check(command)
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"
             journal = Journal(held.folder, run_id, self._context.report)

@@ -37,9 +37,7 @@ FROM_START = flag("--from-start", help="Do the whole phase again, finished steps
 YES = flag("--yes", "-y", help="Do not ask.")
 
 
-@click.group(
-    cls=Program, params=[*COMMON], invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=Program, params=[*COMMON], invoke_without_command=True)
 @click.version_option(__version__, message="deployer %(version)s")
 @click.pass_context
 def program(ctx: click.Context) -> None:

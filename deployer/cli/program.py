@@ -86,7 +86,7 @@ class Program(click.Group):
     """Its help names the commands in the order in which they were added."""
 
     def __init__(self, *, help: str | None, **attributes: Any) -> None:
-        super().__init__(**attributes | _help(help))
+        super().__init__(**attributes | _help(help), context_settings={"help_option_names": ["-h", "--help"]})
 
     def add(
         self, *parameters: click.Parameter, kind: type[click.Command] = click.Command

@@ -21,7 +21,7 @@ from deployer.errors import FailureKind, StepFailed
 from deployer.events import Notice, ignore
 from deployer.process import Context, Outcome, Request, Stream, run
 from deployer.tofu.state import APPLYING, locked_by, look
-from deployer.tofu.stream import OUTPUTS, Change, Decoder, Diagnostics, Plan, said
+from deployer.tofu.stream import Change, Decoder, Diagnostics, Plan, said
 
 # Seconds to wait for OpenTofu's own state lock, which a hand-typed tofu may hold.
 _LOCK_TIMEOUT = 120
@@ -96,7 +96,7 @@ class Tofu:
         question = {"detailed_exitcode": IsFlagged, "lock": False, **options}
         decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, **question)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
-        changes = decoder.planned if decoder.planned or code == 0 else [OUTPUTS]
+        changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
         return Plan(tuple(changes))
 
     def drift(self) -> tuple[Change, ...]:

@@ -26,9 +26,6 @@ class Change:
     reason: str = ""
 
 
-OUTPUTS = Change("outputs", "change")  # what a plan holds where no resource changes and the outputs do
-
-
 @dataclass(frozen=True)
 class Plan:
     """What an apply would do; empty where it would change nothing."""
@@ -51,10 +48,9 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        if self.changes == (OUTPUTS,):  # as always with `existing`, whose machines nothing is done to
-            return "outputs alone"
-        count = Counter(change.action for change in self.changes)
-        return ", ".join(f"{number} to {action}" for action, number in sorted(count.items())) or "nothing to do"
+        count = Counter(change.action for change in self.changes if change.address != "outputs")
+        work = ", ".join(f"{number} to {action}" for action, number in sorted(count.items()))
+        return work or ("outputs alone" if self.changes else "nothing to do")
 
 
 class Diagnostic(BaseModel):
