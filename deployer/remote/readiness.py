@@ -133,7 +133,7 @@ class Host:
     def _expired(self) -> StepFailed:
         target, (kind, message) = self.target, _HELD_UP[self._rung or "connect"]
         spent, limit = self._deadline.spent - self._since, self._deadline.seconds
-        detail = f"for {spent:.0f} s, limit {limit:.0f} s; last answer: {self._answer or 'none'}"
+        detail = f"at {self._rung} for {spent:.0f} s, limit {limit:.0f} s; last answer: {self._answer or 'none'}"
         if kind is FailureKind.AUTHENTICATION:
             detail += f"; '{target.user}' must exist and accept {target.private_key}.pub: did the user data arrive?"
         problem = message.format(target, one_line(f"{target.address}:{target.port}"))

@@ -167,7 +167,7 @@ def test_a_machine_that_never_lets_us_in(project: Project, mode: str) -> None:
     project.write(provider=project.container(ssh=mode, cloud_init="absent"), timeouts={"ssh": 4})
     told = project.run("up", f"{NAME}.yml", code=1)
     assert "wait_ssh failed" in told.err
-    assert "does not answer as an SSH server: for " in told.err
+    assert "does not answer as an SSH server: at banner for " in told.err
     saved = project.state
     assert saved["failure"]["step"] == "wait_ssh"
     assert saved["failure"]["kind"] in ("timeout", "unreachable")

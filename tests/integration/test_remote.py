@@ -133,7 +133,7 @@ def test_a_port_that_never_opens_is_named_with_the_end_of_the_console(world: Wor
     failed = failure(world, limit=1)
     assert failed.kind is FailureKind.UNREACHABLE
     assert failed.message == f"host1 does not accept connections at 127.0.0.2:{world.target().port}"
-    assert re.fullmatch(r"for \d+ s, limit 1 s; last answer: Connection refused", failed.detail)
+    assert re.fullmatch(r"at connect for \d+ s, limit 1 s; last answer: Connection refused", failed.detail)
     assert failed.excerpt == "[1mconsole of host1\nlogin:"
 
 
@@ -158,7 +158,7 @@ def test_a_port_that_is_not_ssh(world: World, greeting: bytes) -> None:
             connection.close()
     assert failed.kind is FailureKind.UNREACHABLE
     assert "does not answer as an SSH server" in failed.message
-    assert failed.detail.startswith("for ")
+    assert failed.detail.startswith("at banner for ")
     assert "timed out during banner exchange" in failed.detail
 
 
@@ -189,7 +189,7 @@ def test_a_user_who_is_never_let_in_is_a_matter_of_authentication(world: World) 
         failed = failure(world, limit=4)
         assert failed.kind is FailureKind.AUTHENTICATION
         assert failed.message.endswith("does not let root in")
-        assert failed.detail.startswith("for ")
+        assert failed.detail.startswith("at authenticate for ")
         assert "Permission denied" in failed.detail
         assert f"'root' must exist and accept {world.keys.public}" in failed.detail
         assert not failed.help, "the command to go on with is put in where it is known"
@@ -442,7 +442,7 @@ def test_one_that_is_never_over_is_told_by_its_last_answer(world: World, cloud_i
     with pytest.raises(StepFailed) as caught:
         world.cloud_init(limit=4)
     assert caught.value.kind is FailureKind.TIMEOUT
-    assert re.fullmatch(r"for \d+ s, limit 4 s; last answer: running \(init\)", caught.value.detail)
+    assert re.fullmatch(r"at cloud_init for \d+ s, limit 4 s; last answer: running \(init\)", caught.value.detail)
     assert caught.value.excerpt.endswith("the end of cloud-init-output.log")
 
 
