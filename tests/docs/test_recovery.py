@@ -299,11 +299,11 @@ def test_a_state_that_could_not_be_written(world: World) -> None:
 
 
 @pytest.mark.vm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_by_hand_with_a_virtual_machine(world: World) -> None:
     world.file.write_text(world.file.read_text().replace("provider: {path: infra}", "provider: local"))
     child = world.start("deployer up demo.yml")
-    world.wait(lambda: "wait_ssh: started" in world.output(), child)
+    world.wait(lambda: "wait_ssh: started" in world.output(), child, limit=600)  # an image may be made first
     child.kill()
     child.wait()
     look = next(line for line in PAGE.of("sh", "to-see-that-nothing-is-left")[0].text.splitlines() if "pgrep" in line)

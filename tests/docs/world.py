@@ -105,8 +105,10 @@ class World:
     def output(self) -> str:
         return (self.project / "output").read_text(errors="replace")
 
-    def wait(self, condition: Callable[[], object], child: subprocess.Popen[bytes] | None = None) -> None:
-        deadline = time.monotonic() + 120
+    def wait(
+        self, condition: Callable[[], object], child: subprocess.Popen[bytes] | None = None, *, limit: float = 120
+    ) -> None:
+        deadline = time.monotonic() + limit
         while not condition():
             assert time.monotonic() < deadline, self.output()
             assert child is None or child.poll() is None, self.output()
