@@ -298,7 +298,7 @@ def test_more_hosts_than_we_may_have_files_open_are_asked_in_turns(
     waiting = f"""
 import os, resource, sys
 from pathlib import Path
-from deployer.process import Context, Deadline, Interrupts
+from deployer.process import Context, Interrupts
 from deployer.remote.readiness import wait_ssh
 from deployer.remote.ssh import Target
 
