@@ -27,7 +27,7 @@ _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wr
 _LARGEST = 1024 * 1024  # bytes
 _MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 _OUR_VARIABLES = {"environment", "hosts", "ssh_public_key", "user_data"}  # what every module is given
-_ANSIBLES = ("all", "ungrouped", "localhost")  # which mean something to Ansible
+_ANSIBLES = ("all", "ungrouped", "localhost", "_meta")  # which mean something to Ansible
 # These may be a password or a token, or hold one: told is only that they changed.
 _HIDDEN = ("configure.variables.*", "provider.options.*", "cloud_init.*", "hosts.*.options.*")
 

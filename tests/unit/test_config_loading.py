@@ -188,7 +188,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
                 f"name: demo\nhosts:\n  web:\n    groups: [shop, {name}]\n",
                 "demo.yml:4: hosts.web.groups[1]: no name for a group: a host's, Ansible's own, or env_...",
             )
-            for name in ("all", "ungrouped", "web", "env_shop")
+            for name in ("all", "ungrouped", "_meta", "web", "env_shop")
         ),
         *(
             (
