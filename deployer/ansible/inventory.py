@@ -49,10 +49,10 @@ class InventoryEnvironment:
 def inventory_data(environments: Sequence[InventoryEnvironment]) -> dict[str, object]:
     """Ansible's dynamic inventory: a group for each environment, the user's own, all host variables under `_meta`.
 
-    A host keeps its name; where several environments have one of that name, each is called `HOST.ENVIRONMENT`. Raises
-    StepFailed (INPUT) for what Ansible or ssh would read as code.
+    A host keeps its name; where several environments have one of that name, or another one has a group of it, each is
+    called `HOST.ENVIRONMENT`. Raises StepFailed (INPUT) for what Ansible or ssh would read as code.
     """
-    counts = Counter(host for environment in environments for host in environment.hosts)
+    counts = Counter(name for each in environments for name in (*each.hosts, *(group for _, group in each.members)))
     hostvars: dict[str, object] = {}
     groups: dict[str, dict[str, Any]] = {}
     for environment in environments:

@@ -304,6 +304,15 @@ def test_the_users_own_groups(tmp_path: Path) -> None:
     assert [*children["env_shop"]["hosts"]] == ["one", "two"]
 
 
+def test_a_host_that_is_called_as_a_group_elsewhere(tmp_path: Path) -> None:
+    """To Ansible `hosts: web` would be either."""
+    shop = inventory(tmp_path, "shop", web=host())
+    test = inventory(tmp_path, "test", {"one": ["web"]}, one=host())
+    data: Any = inventory_data([shop, test])
+    assert data["web"] == {"hosts": ["one"]}
+    assert data["env_shop"]["hosts"] == [*data["_meta"]["hostvars"]][:1] == ["web.shop"]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "web.example.com", "::1", "fe80::1%eth0", "2001:db8::7"])
 def test_usual_addresses_are_taken(tmp_path: Path, address: str) -> None:
     assert inventory_data([inventory(tmp_path, web=host(address=address))])
