@@ -266,7 +266,6 @@ def test_a_missing_program(child: Child) -> None:
     with pytest.raises(ToolMissing, match="no-such-tool") as caught:
         child.run(("no-such-tool", "x"), timeout=5)
     assert caught.value.exit_code == 6
-    assert "a test" in caught.value.detail
     (child.cwd / "not-executable").write_text("#!/bin/sh\n")
     with pytest.raises(ToolMissing):
         child.run((str(child.cwd / "not-executable"),), timeout=5)
