@@ -124,7 +124,7 @@ class Request:
 
     To stop it, SIGINT is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second Ctrl+C, or
     `grace` seconds after the time limit; the child is killed `kill_after` seconds later. Whoever has killed it, what is
-    left of its process group is killed then.
+    left of its process group is killed then; where it has heeded SIGINT, that is sent one, as Ctrl+C would do.
     """
 
     argv: tuple[str, ...]
@@ -206,7 +206,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
             out.end()
             err.end()
         finally:
-            _await_end(child)
+            _await_end(child, stopped=stopping.level > 0)
             if register is not None:
                 register.child_ended(identity)
     return Outcome(
@@ -230,12 +230,13 @@ def _has_ended(child: subprocess.Popen[bytes], doing: str) -> bool:
     return bool(pid)
 
 
-def _await_end(child: subprocess.Popen[bytes]) -> None:
+def _await_end(child: subprocess.Popen[bytes], *, stopped: bool) -> None:
     # What could not be put on record finds its gate closed, and leaves by itself.
-    if child.wait() < 0:
-        # What a killed tool has started would go on, and nobody would know what it makes.
+    if child.wait() < 0 or stopped:
+        # What it has started would go on, and nobody would know what it makes: of a local-exec OpenTofu ends the shell,
+        # and not what that was waiting for. What a shell has put into the background does not heed SIGINT.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+            os.killpg(child.pid, signal.SIGKILL if child.returncode < 0 else signal.SIGINT)
 
 
 def capture(

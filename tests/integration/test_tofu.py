@@ -512,6 +512,41 @@ def test_what_a_killed_opentofu_had_started_ends_with_it(bench: Bench) -> None:
         os.kill(int((bench.folder / "server").read_text()), signal.SIGKILL)
 
 
+# Of it OpenTofu ends the shell alone.
+SCRIPT = """
+resource "terraform_data" "server" {
+  provisioner "local-exec" {
+    command = <<-EOT
+      sleep 300 > log 2>&1 & echo $! > server
+      sh -c 'echo $$ > at-work; echo working; sleep 300; touch made'
+      true
+    EOT
+  }
+}
+"""
+
+
+def test_what_an_interrupted_opentofu_had_started_ends_with_it(bench: Bench) -> None:
+    """As it does where Ctrl+C is typed to OpenTofu itself. What is in the background goes on, there as here."""
+    tofu = bench.write(SCRIPT).tofu()
+    tofu.init()
+    tofu.plan(bench.plan)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, ResourceProgress) and event.message == "working":
+            bench.interrupts.request(signal.SIGINT)
+
+    bench.react = stop
+    try:
+        with pytest.raises(Interrupted):
+            tofu.apply(bench.plan, [])
+        until(lambda: identity_of(int((bench.folder / "at-work").read_text())) is None, what="the script has ended")
+        assert not (bench.folder / "made").exists()
+        assert identity_of(int((bench.folder / "server").read_text()))
+    finally:
+        os.kill(int((bench.folder / "server").read_text()), signal.SIGKILL)
+
+
 def test_a_kill_is_told_as_such_and_not_with_the_warnings_before_it(bench: Bench) -> None:
     killer = 'provisioner "local-exec" {\n command = "kill -KILL $PPID"\n}'
     tofu = bench.write(f'resource "terraform_data" "x" {{\n{killer}\n}}\n').tofu()
