@@ -268,8 +268,8 @@ class Deployer:
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:
         interrupts, fresh = self._context.interrupts, not self.home.exists()
-        if self._lock_timeout and (holder := self._repository.holder(name)):
-            self._context.report(Notice(message=f"waiting for process {holder.pid}, `deployer {holder.command}`"))
+        if self._lock_timeout and (who := self._repository.holder(name)):
+            self._context.report(Notice(message=f"waiting for `deployer {who.command}` (pid {who.pid}) or its tools"))
         with self._repository.hold(name, command, timeout=self._lock_timeout, interrupts=interrupts, new=new) as held:
             interrupts.check(command)
             run_id = f"{utc_now():%Y%m%dT%H%M%S.%fZ}-{command}-{secrets.token_hex(2)}"

@@ -494,7 +494,7 @@ def test_who_holds_the_lock_is_told(deployer: Deployer, demo: Path) -> None:
         write_record(lock.fileno(), own_record("up"))
         waited = deployer("plan", "demo", "--lock-timeout", "0.3")
         assert waited.code == 4
-        assert f"   note: waiting for process {os.getpid()}, `deployer up`\n" in waited.err
+        assert f"   note: waiting for `deployer up` (pid {os.getpid()}) or its tools\n" in waited.err
         assert deployer("status", "demo").out == "created\n", "readers need no lock"
 
 
