@@ -85,9 +85,7 @@ class Machine(_Section):
     ports: dict[PortHere, Ports] = Field(
         default={}, description="`8080: 80`: this computer's port and the machine's. `0` takes any, also for a list."
     )
-    groups: tuple[Group, ...] = Field(
-        default=(), description="A list: Ansible groups of yours that it is in. Letters, digits, _."
-    )
+    groups: tuple[Group, ...] = Field(default=(), description="A list: its Ansible groups. Letters, _, later digits.")
     address: Address | None = Field(default=None, description="For `existing`: a name or IP address, without a port.")
     port: Port | None = Field(default=None, description="For `existing`: the machine's SSH port.")
     user: Account | None = Field(default=None, description="For `existing`: its login, where not `ssh.user`.")
