@@ -130,7 +130,7 @@ def module_differs(source: Path, folder: Path) -> bool:
     files, overrides = _contents(source, folder)
     others = {name for name, original in files.items() if not _is_copied(original, folder / name)}
     # `init` adds what this computer's providers must be to the lock file of a module that was locked on another one.
-    if _LOCK in others and _lines(source / _LOCK) <= _lines(folder / _LOCK):
+    if _LOCK in others and (folder / _LOCK).is_file() and _lines(source / _LOCK) <= _lines(folder / _LOCK):
         others.remove(_LOCK)
     return source.is_dir() and bool(others or {*files, *overrides} != _manifest(folder))
 

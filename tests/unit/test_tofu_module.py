@@ -62,6 +62,13 @@ def test_what_belongs_to_another_run_is_never_brought(source: Path, folder: Path
     assert names(folder) == MODULE
 
 
+def test_a_module_with_a_lock_file(source: Path, folder: Path) -> None:
+    (source / ".terraform.lock.hcl").touch()
+    copy_module(source, folder)
+    assert names(folder) == MODULE | {".terraform.lock.hcl"}
+    assert not module_differs(source, folder)
+
+
 def test_copying_again_follows_the_source_and_leaves_the_rest_alone(source: Path, folder: Path) -> None:
     copy_module(source, folder)
     kept = {"terraform.tfstate": "{}", "terraform.tfvars.json": "{}", "web/disk.qcow2": "disk", "mine.txt": "mine"}
