@@ -65,6 +65,8 @@ def provision_reviewed(
     again = f"deployer {session.command} {quote(file) if changed else before.name}"
     with preview(session, spec, tofu, again) as plan:
         nothing = not changed and plan.empty
+        if nothing:
+            adopt(tofu.folder)  # what makes no difference now may when they are destroyed
         idle = nothing and not from_start
         if idle and isinstance(before, states.Configurable) and _addresses_hold(before, spec, tofu):
             _leave(session, before, spec, tofu)
@@ -102,7 +104,6 @@ def _leave(session: Session, environment: AnyEnvironment, spec: Spec, tofu: Tofu
     if isinstance(environment, states.Configured):
         message += f"; after a change in a playbook: deployer configure {environment.name}"
     session.context.report(Notice(message=message))
-    adopt(tofu.folder)  # what makes no difference now may when they are destroyed
     for problem in filter(None, problems_with(targets(environment, spec, session.folder), session.context)):
         told = f"{problem}; to look: deployer show {environment.name} --refresh"
         session.context.report(Notice(message=told, level="warning"))

@@ -185,6 +185,16 @@ def test_what_was_never_whole_is_made_anew_unasked(project: Project, things: Pat
     gone(project, things)
 
 
+def test_a_mended_destruction_is_taken_over_where_nothing_else_is_to_do(project: Project, things: Path) -> None:
+    made(project, "web")
+    main = project.path / "infra" / "main.tf"
+    main.write_text(main.read_text().replace("rm -f", "rm -f -v"))
+    project.run("up", NAME, code=1)
+    assert project.state["failure"]["step"] == "wait_ssh"
+    assert "rm -f -v" in (project.folder / "tofu" / "main.tf").read_text()
+    gone(project, things)
+
+
 def test_what_was_confirmed_is_done_and_nothing_else(project: Project, things: Path) -> None:
     """The module is changed while it is asked: that is for the next time."""
     made(project, "one")
