@@ -21,12 +21,13 @@ _KEPT, _PUT_ASIDE = ".deployer-kept", ".deployer-kept.new"  # the latter is not 
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
-# What a module uses from beside it lies here in the copy, and for the same reason each folder that calls it says so.
-_BESIDE, _OVERRIDE = ".deployer-beside", "deployer_override.tf.json"
-# A comment, taken whole; the head of a block; a source that is a relative path. "**/*.tf" begins no comment.
+# What a module uses from beside it lies here in the copy, and each folder that calls it says so, in an override that
+# comes after those of the user's.
+_BESIDE, _OVERRIDE = ".deployer-beside", "zz_deployer_override.tf.json"
+# A text or a comment, taken whole; the head of a block; a brace; a source. "**/*.tf" begins no comment.
 _CALLS = re.compile(
-    r'#.*|//.*|(?<!\S)/\*[\s\S]*?\*/|^[ \t]*(\w+)(?:[ \t]+"?([\w-]+)"?)*[ \t]*\{'
-    r'|(?<![^\s{])source[ \t]*=[ \t]*"(\.{1,2}/[^"]*)"',
+    r'(?<![^\s{])source[ \t]*=[ \t]*"([^"\n]*)"|"(?:[^"\\\n]|\\.)*"|#.*|//.*|(?<!\S)/\*[\s\S]*?\*/'
+    r'|^[ \t]*(\w+)(?:[ \t]+"?([\w-]+)"?)*[ \t]*\{|([{}])',
     re.MULTILINE,
 )
 
@@ -142,9 +143,11 @@ def _is_copied(original: Path, copy: Path) -> bool:
 def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, object]]:
     """What a copy of the module consists of: the files by their names there, and what overrides the sources of those
     module calls that lead out of it. What they lead to has the same places to each other as before."""
-    inside = _files(source, folder)
-    leaving = [(name, *call) for name in inside for call in _calls(source / name) if not call[1].is_relative_to(source)]
-    beside, wanted = set[Path](), [used for _, _, used in leaving]
+    source, folder = source.resolve(), folder.resolve()  # as OpenTofu's working directory is
+    inside = sorted(_files(source, folder), key=lambda name: (_overrides(Path(name)), name))  # the last one counts
+    calls = {(Path(name).parent, call): used for name in inside for call, used in _calls(source / name)}
+    leaving = {where: used for where, used in calls.items() if not used.is_relative_to(source)}
+    beside, wanted = set[Path](), [*leaving.values()]
     while wanted:
         used = wanted.pop()
         if not any(used.is_relative_to(other) for other in beside):
@@ -155,23 +158,31 @@ def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, ob
     for used in beside:
         files |= {str(_BESIDE / used.relative_to(root) / name): used / name for name in _files(used, folder)}
     overrides: dict[str, Any] = {}
-    for name, call, used in leaving:
-        here = Path(name).parent
+    for (here, call), used in leaving.items():
         override = overrides.setdefault(str(here / _OVERRIDE), {"module": {}})
         override["module"][call] = {"source": f"./{os.path.relpath(_BESIDE / used.relative_to(root), here)}"}
     return files, overrides
 
 
+def _overrides(file: Path) -> bool:
+    """Whether OpenTofu merges it into the others."""
+    return f"_{file.stem}".endswith("_override")
+
+
 def _calls(file: Path) -> Iterator[tuple[str, Path]]:
-    """The module calls in a file whose source is a relative path to a folder, and where that is."""
+    """The module calls in a file, and where each leads: to itself, unless its source is a relative path to a folder."""
     if file.suffix not in (".tf", ".tofu"):
         return
-    call = ""
-    for block, label, source in _CALLS.findall(file.read_text(encoding="utf-8", errors="replace")):
-        if block:
-            call = label if block == "module" else ""
-        elif source and call and (used := Path(os.path.normpath(file.parent / source))).is_dir():
-            yield call, used
+    call, depth = "", 0
+    for source, block, label, brace in _CALLS.findall(file.read_text(encoding="utf-8", errors="replace")):
+        if block == "module":
+            call, depth = label, 0
+        elif block or brace:
+            depth += -1 if brace == "}" else 1
+            call = call if depth >= 0 else ""
+        elif source and call and not depth:  # deeper it is in a value
+            used = Path(os.path.normpath(file.parent / source))
+            yield call, used if source.startswith(("./", "../")) and used.is_dir() else file.parent
 
 
 def _files(source: Path, folder: Path) -> set[str]:

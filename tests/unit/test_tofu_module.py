@@ -101,6 +101,9 @@ def test_a_manifest_that_a_crash_left_removes_nothing(source: Path, folder: Path
         ("vm.tf", 'locals { all = fileset(".", "**/*.tf") }\nmodule "vm" { source = "../shared/vm" } # */\n'),
         ("vm.tofu", '# "./x"\nmodule "vm" {source="../shared/vm"}\n'),
         ("modules/vm.tf", 'module "vm" {\n  for_each = {}\n  source = "../../shared/vm"\n}\n'),
+        ("vm.tf", 'module "vm" {\n  source = "../shared/vm"\n  code = {\n    source = "../shared/other"\n  }\n}\n'),
+        ("vm.tf", 'module "vm" {\n  code = { url = "http://x}" }\n  source = "../shared/vm"\n}\n'),
+        ("vm.tf", 'module "vm" {\n  text = <<E\n    site {\n    }\n  E\n  source = "../shared/vm"\n}\n'),
     ],
 )
 def test_what_a_module_uses_from_beside_it_comes_with_it(source: Path, folder: Path, name: str, text: str) -> None:
@@ -116,7 +119,7 @@ def test_what_a_module_uses_from_beside_it_comes_with_it(source: Path, folder: P
     (source / name).write_text(text)
     assert module_differs(source, folder)
     assert copy_module(source, folder)
-    where, override = Path(name).parent, str(Path(name).parent / "deployer_override.tf.json")
+    where, override = Path(name).parent, str(Path(name).parent / "zz_deployer_override.tf.json")
     beside = {".deployer-beside/shared/vm/main.tf", ".deployer-beside/shared/disk/disk.sh"}
     assert names(folder) == MODULE | {name, override} | beside
     told = json.loads((folder / override).read_text())["module"]["vm"]["source"]
@@ -130,6 +133,33 @@ def test_what_a_module_uses_from_beside_it_comes_with_it(source: Path, folder: P
     assert names(folder) == MODULE
 
 
+@pytest.mark.parametrize("theirs", ["git::https://example.org/x.git", "../shared/other"])
+def test_an_override_of_the_users_counts(source: Path, folder: Path, theirs: str) -> None:
+    for used in ("vm", "other"):
+        (source.parent / "shared" / used).mkdir(parents=True)
+        (source.parent / "shared" / used / f"{used}.tf").touch()
+    call = 'module "vm" {\n  source = "%s"\n}\n'
+    (source / "zz.tf").write_text(call % theirs)
+    (source / "vm_override.tf").write_text(call % "../shared/vm")
+    copy_module(source, folder)
+    beside = {".deployer-beside/shared/vm/vm.tf", "zz_deployer_override.tf.json"}
+    assert names(folder) == MODULE | {"zz.tf", "vm_override.tf"} | beside
+    (source / "vm_override.tf").write_text(call % "./modules/net")
+    copy_module(source, folder)
+    assert names(folder) == MODULE | {"zz.tf", "vm_override.tf"}
+
+
+def test_a_link_to_the_module(source: Path, folder: Path) -> None:
+    """OpenTofu works in a folder as it is called without links."""
+    (source.parent / "vm").mkdir()
+    (source.parent / "vm" / "main.tf").touch()
+    (source / "vm.tf").write_text('module "vm" {\n  source = "../vm"\n}\n')
+    (source.parent / "elsewhere").mkdir()
+    (source.parent / "elsewhere" / "link").symlink_to(source)
+    copy_module(source.parent / "elsewhere" / "link", folder)
+    assert (folder / ".deployer-beside" / "vm" / "main.tf").is_file()
+
+
 def test_an_example_that_uses_the_module_around_it(tmp_path: Path, folder: Path) -> None:
     example = tmp_path / "vm" / "examples" / "one"
     example.mkdir(parents=True)
@@ -138,7 +168,7 @@ def test_an_example_that_uses_the_module_around_it(tmp_path: Path, folder: Path)
     (tmp_path / "vm" / ".git" / "config").touch()
     (example / "main.tf").write_text('module "vm" {\n  source = "../../"\n}\n')
     copy_module(example, folder)
-    assert json.loads((folder / "deployer_override.tf.json").read_text()) == {
+    assert json.loads((folder / "zz_deployer_override.tf.json").read_text()) == {
         "module": {"vm": {"source": "./.deployer-beside"}}
     }
     assert (folder / ".deployer-beside" / "main.tf").is_file()
@@ -157,6 +187,7 @@ def test_an_example_that_uses_the_module_around_it(tmp_path: Path, folder: Path)
         'module "x" { source = "./modules/net" }\nresource "a_file" "y" {\n  source = "../x"\n}\n',
         'module "x" {\n  source = "./modules/net"\n}\nlocals {\n  source = "../x"\n}\n',
         'module "x" {\n  source = "../nowhere"\n}\n',  # OpenTofu says so
+        'module "x" {\n  source = "example/x/any"\n  code = { source = "../x" }\n}\n',
     ],
 )
 def test_what_leads_nowhere_outside(source: Path, folder: Path, text: str) -> None:
