@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from deployer.errors import FailureKind, StepFailed
+from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.files import write_atomically, write_private
 
 VARIABLES = "terraform.tfvars.json"
@@ -73,7 +73,8 @@ def module_kept(folder: Path, again: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        put_back(folder, again, another=False)
+        with suppress(Interrupted):  # what was being done says so, and a later `put_back` does the rest
+            put_back(folder, again, another=False)
 
 
 def put_back(folder: Path, again: Callable[[], None], *, another: bool = True) -> None:

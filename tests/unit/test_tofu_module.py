@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.errors import StepFailed
+from deployer.errors import Interrupted, StepFailed
 from deployer.files import write_private
 from deployer.tofu.module import VARIABLES, copy_module, module_differs, module_kept, put_back
 
@@ -277,6 +277,23 @@ def test_a_module_is_kept(source: Path, folder: Path, fails: bool) -> None:
         write_private(folder / VARIABLES, {"environment": "other"})
     assert noted == [False], "other variables are no other module"
     assert module_differs(source, folder)
+
+
+def test_an_interrupt_is_told_of_what_was_interrupted(source: Path, folder: Path) -> None:
+    def interrupted() -> None:
+        raise Interrupted("at init, which is none of the user's business")
+
+    def plan() -> None:
+        copy_module(source, folder)
+        raise Interrupted("at plan")
+
+    copy_module(source, folder)
+    (source / "main.tf").write_text("# changed\n")
+    with pytest.raises(Interrupted, match="at plan"), module_kept(folder, interrupted):
+        plan()
+    noted: list[bool] = []
+    put_back(folder, lambda: noted.append(True))
+    assert noted == [True], "so it is made good"
 
 
 def test_a_question_that_was_killed_is_put_back_later(source: Path, folder: Path) -> None:
