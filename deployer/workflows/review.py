@@ -67,15 +67,15 @@ def provision_reviewed(
         nothing = not changed and plan.empty
         if nothing:
             adopt(tofu.folder)  # what makes no difference now may when they are destroyed
-        idle = nothing and not from_start
-        if idle and isinstance(before, states.Configurable) and _addresses_hold(before, spec, tofu):
+        holds = nothing and _addresses_hold(before, spec, tofu)
+        if holds and not from_start and isinstance(before, states.Configurable):
             _leave(session, before, spec, tofu)
             return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
         # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
         asks = not nothing and (_remakes(before, wanted) or plan.risky or isinstance(before, states.Configurable))
         if confirm is not None and asks and not confirm(_changes(before, wanted, plan)):
             raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
-        done = done if plan.empty else ()  # a machine may have died while it was waited for
+        done = done if holds else ()  # a machine may have died, or moved, while it was waited for
         return provision(run(done), spec, tofu, plan)
 
 

@@ -284,6 +284,22 @@ def test_what_was_applied_by_hand_is_learned(project: Project, fleet: FleetOf) -
     project.run("destroy", NAME, "--yes")
 
 
+def test_what_was_applied_by_hand_is_learned_half_way(project: Project, fleet: FleetOf) -> None:
+    where = project.path / "where"
+    where.write_text("9")
+    (host,) = fleet(1).values()
+    output = outputs(f'"{host.address}"', f'tonumber(file("{where}"))')
+    provider = project.module(f"{VARIABLES}\n{PAPER}\n{output}")
+    project.write(provider=provider, timeouts={"ssh": 5}, **LETS_US_IN)
+    project.run("up", f"{NAME}.yml", code=1)
+    assert project.state["failure"]["step"] == "wait_ssh"
+    where.write_text(str(host.port))
+    project.tofu("apply", "-auto-approve")
+    project.run("up", NAME)
+    assert project.state["state"] == "configured"
+    project.run("destroy", NAME, "--yes")
+
+
 def test_what_the_module_takes_over_and_what_nobody_asked_for(project: Project) -> None:
     """A module may import what is there; and hosts of its own are told, as nobody would look after them."""
     text = """
