@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.files import write_atomically, write_private
@@ -21,13 +20,13 @@ _KEPT, _PUT_ASIDE = ".deployer-kept", ".deployer-kept.new"  # the latter is not 
 _NEVER_COPIED = shutil.ignore_patterns(
     ".terraform", ".git", "__pycache__", "*.tfstate", "*.tfstate.*", ".*_cache", ".deployer"
 )
-# What a module uses from beside it lies here in the copy, and each folder that calls it says so, in an override that
-# comes after those of the user's.
-_BESIDE, _OVERRIDE = ".deployer-beside", "zz_deployer_override.tf.json"
-# A text or a comment, taken whole; the head of a block; a brace; a source. "**/*.tf" begins no comment.
+_BESIDE = ".deployer-beside"  # in the copy, what a module uses from beside it
+# A source that is a relative path; a text or a comment, taken whole; the head of a block; a brace. "**/*.tf" begins no
+# comment.
 _CALLS = re.compile(
-    r'(?<![^\s{])source[ \t]*=[ \t]*"([^"\n]*)"|"(?:[^"\\\n]|\\.)*"|#.*|//.*|(?<!\S)/\*[\s\S]*?\*/'
-    r'|^[ \t]*(\w+)(?:[ \t]+"?([\w-]+)"?)*[ \t]*\{|([{}])',
+    r'(?<![^\s{])source[ \t]*=[ \t]*(?P<source>"\.{1,2}/[^"\n]*")'
+    r'|"(?:[^"\\\n]|\\.)*"|#.*|//.*|(?<!\S)/\*[\s\S]*?\*/'
+    r'|^[ \t]*(?P<block>\w+)(?:[ \t]+"?[\w-]+"?)*[ \t]*\{|(?P<brace>[{}])',
     re.MULTILINE,
 )
 
@@ -48,18 +47,19 @@ def copy_module(source: Path, folder: Path) -> bool:
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")
     if not module_differs(source, folder):
         return False
-    files, overrides = _contents(source, folder)
-    before, now = _manifest(folder), {*files, *overrides}
+    files, texts = _contents(source, folder)
+    before, now = _manifest(folder), set(files)
     write_private(folder / _MANIFEST, sorted(before | now))  # where this stops half-way, nothing is left for good
     _remove(folder, before - now)
     for name, original in files.items():
         # The source's modes stay there: what others may read is not ours, and what is read-only cannot be copied over.
         for parent in reversed(Path(name).parents):
             (folder / parent).mkdir(mode=0o700, exist_ok=True)
-        shutil.copyfile(original, folder / name)
+        if name in texts:
+            (folder / name).write_bytes(texts[name])
+        else:
+            shutil.copyfile(original, folder / name)
         (folder / name).chmod(0o700 if os.access(original, os.X_OK) else 0o600)
-    for name, override in overrides.items():
-        write_private(folder / name, override)
     write_private(folder / _MANIFEST, sorted(now))
     return True
 
@@ -129,61 +129,66 @@ def _remove(folder: Path, names: set[str]) -> None:
 
 def module_differs(source: Path, folder: Path) -> bool:
     """Whether the module in `source` is there, and another than the one `folder` holds. Raises OSError."""
-    files, overrides = _contents(source, folder)
-    others = {name for name, original in files.items() if not _is_copied(original, folder / name)}
+    files, texts = _contents(source, folder)
+    others = {name for name, original in files.items() if not _is_copied(original, folder / name, texts.get(name))}
     # `init` adds what this computer's providers must be to the lock file of a module that was locked on another one.
     if _LOCK in others and (folder / _LOCK).is_file() and _lines(source / _LOCK) <= _lines(folder / _LOCK):
         others.remove(_LOCK)
-    return source.is_dir() and bool(others or {*files, *overrides} != _manifest(folder))
+    return source.is_dir() and bool(others or set(files) != _manifest(folder))
 
 
-def _is_copied(original: Path, copy: Path) -> bool:
-    return copy.is_file() and filecmp.cmp(original, copy, shallow=False)
+def _is_copied(original: Path, copy: Path, text: bytes | None) -> bool:
+    if not copy.is_file():
+        return False
+    return filecmp.cmp(original, copy, shallow=False) if text is None else copy.read_bytes() == text
 
 
-def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, object]]:
-    """What a copy of the module consists of: the files by their names there, and what overrides the sources of those
-    module calls that lead out of it. What they lead to has the same places to each other as before."""
+def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, bytes]]:
+    """What a copy of the module consists of: the files by their names there, and what those say there whose module
+    calls lead out of it. What they lead to has the same places to each other as before.
+
+    No override of OpenTofu's: where there is one, it drops arguments that the called module does not know."""
     source, folder = source.resolve(), folder.resolve()  # as OpenTofu's working directory is
-    inside = sorted(_files(source, folder), key=lambda name: (_overrides(Path(name)), name))  # the last one counts
-    calls = {(Path(name).parent, call): used for name in inside for call, used in _calls(source / name)}
-    leaving = {where: used for where, used in calls.items() if not used.is_relative_to(source)}
-    beside, wanted = set[Path](), [*leaving.values()]
+    files = {name: source / name for name in _files(source, folder)}
+    calls = [(name, *call) for name, file in files.items() for call in _calls(file)]
+    leaving = [(name, place, used) for name, place, used in calls if not used.is_relative_to(source)]
+    beside, wanted = set[Path](), [used for _, _, used in leaving]
     while wanted:
         used = wanted.pop()
         if not any(used.is_relative_to(other) for other in beside):
             beside.add(used)
             wanted += [other for name in _files(used, folder) for _, other in _calls(used / name)]
     root = Path(os.path.commonpath([source, *beside]))
-    files = {name: source / name for name in inside}
     for used in beside:
         files |= {str(_BESIDE / used.relative_to(root) / name): used / name for name in _files(used, folder)}
-    overrides: dict[str, Any] = {}
-    for (here, call), used in leaving.items():
-        override = overrides.setdefault(str(here / _OVERRIDE), {"module": {}})
-        override["module"][call] = {"source": f"./{os.path.relpath(_BESIDE / used.relative_to(root), here)}"}
-    return files, overrides
+    texts: dict[str, str] = {}
+    for name, place, used in reversed(leaving):  # so that what is before it in its file keeps its place
+        text = texts.get(name) or _text(source / name)
+        path = f"./{os.path.relpath(_BESIDE / used.relative_to(root), Path(name).parent)}"
+        texts[name] = text[: place.start] + json.dumps(path, ensure_ascii=False) + text[place.stop :]
+    return files, {name: text.encode(errors="surrogateescape") for name, text in texts.items()}
 
 
-def _overrides(file: Path) -> bool:
-    """Whether OpenTofu merges it into the others."""
-    return f"_{file.stem}".endswith("_override")
-
-
-def _calls(file: Path) -> Iterator[tuple[str, Path]]:
-    """The module calls in a file, and where each leads: to itself, unless its source is a relative path to a folder."""
+def _calls(file: Path) -> Iterator[tuple[slice, Path]]:
+    """The module calls in a file whose source is a relative path to a folder: where it is written, and that folder."""
     if file.suffix not in (".tf", ".tofu"):
         return
-    call, depth = "", 0
-    for source, block, label, brace in _CALLS.findall(file.read_text(encoding="utf-8", errors="replace")):
+    in_call, depth = False, 0
+    for found in _CALLS.finditer(_text(file)):
+        block, brace, source = found["block"], found["brace"], found["source"]
         if block == "module":
-            call, depth = label, 0
+            in_call, depth = True, 0
         elif block or brace:
             depth += -1 if brace == "}" else 1
-            call = call if depth >= 0 else ""
-        elif source and call and not depth:  # deeper it is in a value
-            used = Path(os.path.normpath(file.parent / source))
-            yield call, used if source.startswith(("./", "../")) and used.is_dir() else file.parent
+            in_call = in_call and depth >= 0
+        elif in_call and not depth and source:  # deeper it is in a value
+            used = Path(os.path.normpath(file.parent / source[1:-1]))
+            if used.is_dir():
+                yield slice(*found.span("source")), used
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode(errors="surrogateescape")
 
 
 def _files(source: Path, folder: Path) -> set[str]:
