@@ -31,9 +31,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
     done: list[Change] = []  # by the apply
 
     def render_tofu() -> None:
-        if planned:
-            adopt(folder.tofu)  # what the preview has brought
-        else:
+        if not planned:  # else the preview has done it
             render(session, spec)
 
     def plan() -> str:
@@ -51,6 +49,7 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
 
     def apply() -> str:
         run.learn(run.environment.expect_resources(utc_now()))
+        adopt(folder.tofu)  # what the preview has brought; until now, a destroy needed the other
         try:
             tofu.apply(tofu.folder / PLAN, done)
         except (StepFailed, Interrupted):

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from deployer import Deployer
-from deployer.errors import StepFailed
+from deployer.errors import Interrupted, StepFailed
+from deployer.events import Event, StepStarted
+from deployer.process import Interrupts
 from deployer.workflows.review import Changes
 from tests.e2e.project import NAME, VARIABLES, Project, Result
 from tests.machines import FleetHost
@@ -192,6 +194,21 @@ def test_a_mended_destruction_is_taken_over_where_nothing_else_is_to_do(project:
     project.run("up", NAME, code=1)
     assert project.state["failure"]["step"] == "wait_ssh"
     assert "rm -f -v" in (project.folder / "tofu" / "main.tf").read_text()
+    gone(project, things)
+
+
+def test_a_confirmed_module_that_was_not_applied_does_not_count(project: Project, things: Path) -> None:
+    made(project, "web")
+    module(project, resource="server")
+    interrupts = Interrupts()
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step == "tofu_validate":
+            interrupts.request()
+
+    with pytest.raises(Interrupted):
+        Deployer(project.home, cwd=project.path, interrupts=interrupts, report=report).up(f"{NAME}.yml")
+    assert project.state["progress"]["step"] == "tofu_validate"
     gone(project, things)
 
 
