@@ -92,8 +92,7 @@ class Tofu:
     def plan(self, out: Path | None = None) -> Plan:
         """What an apply would do; saved to `out` where given. It takes no lock, and waits for none: OpenTofu refuses to
         apply what somebody else has made stale meanwhile."""
-        options = {"out": out} if out else {}
-        question = {"detailed_exitcode": IsFlagged, "lock": False, **options}
+        question = {"detailed_exitcode": IsFlagged, "lock": False, "out": out}  # None is no option
         decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, **question)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]

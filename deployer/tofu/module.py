@@ -152,15 +152,15 @@ def _contents(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, by
     files = {name: source / name for name in _files(source, folder)}
     calls = [(name, *call) for name, file in files.items() for call in _calls(file)]
     leaving = [(name, place, used) for name, place, used in calls if not used.is_relative_to(source)]
-    beside, wanted = set[Path](), [used for _, _, used in leaving]
+    beside, wanted = dict[Path, set[str]](), [used for _, _, used in leaving]
     while wanted:
         used = wanted.pop()
         if not any(used.is_relative_to(other) for other in beside):
-            beside.add(used)
-            wanted += [other for name in _files(used, folder) for _, other in _calls(used / name)]
+            beside[used] = _files(used, folder)
+            wanted += [other for name in beside[used] for _, other in _calls(used / name)]
     root = Path(os.path.commonpath([source, *beside]))
-    for used in beside:
-        files |= {str(_BESIDE / used.relative_to(root) / name): used / name for name in _files(used, folder)}
+    for used, names in beside.items():
+        files |= {str(_BESIDE / used.relative_to(root) / name): used / name for name in names}
     texts: dict[str, str] = {}
     for name, place, used in reversed(leaving):  # so that what is before it in its file keeps its place
         text = texts.get(name) or _text(source / name)

@@ -67,8 +67,9 @@ def provision_reviewed(
         nothing = not changed and plan.empty
         if nothing:
             adopt(tofu.folder)  # what makes no difference now may when they are destroyed
-        holds = nothing and _addresses_hold(before, spec, tofu)
-        if holds and not from_start and isinstance(before, states.Configurable):
+        goes_by_record = bool(done) or (isinstance(before, states.Configurable) and not from_start)
+        holds = nothing and goes_by_record and _addresses_hold(before, spec, tofu)
+        if holds and isinstance(before, states.Configurable):
             _leave(session, before, spec, tofu)
             return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
         # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
