@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.ansible.results import records_of
-from deployer.process import Deadline, Interrupts, end_tree, own_identity
+from deployer.process import Deadline, Interrupts, end_trees, own_identity
 from deployer.process.identity import children_of, still_in
 
 _GRACE = 15.0  # seconds, between the time limit's two requests
@@ -57,8 +57,8 @@ def main() -> None:
         return False
 
     def end_all() -> None:
-        for process in (*still_in(told), own_identity()):
-            end_tree(process)  # ansible-runner would miss the workers: they have sessions of their own
+        # ansible-runner would miss the workers: they have sessions of their own.
+        end_trees(*still_in(told), own_identity())
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Interrupts().listening() as interrupts:

@@ -19,7 +19,7 @@ from pathlib import Path
 from deployer.ansible.results import Findings, Record
 from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.files import write_private
-from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_tree, identity_of
+from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_trees, identity_of
 from deployer.process import run as run_process
 from deployer.veil import veil
 
@@ -101,8 +101,8 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
     try:
         outcome = run_process(request, replace(context, environ=environ), hear)
     finally:
+        end_trees(*processes)  # nothing of Ansible's outlives our child, even where that was killed
         for process in processes:
-            end_tree(process)  # nothing of Ansible's outlives our child, even where that was killed
             if register:
                 register.child_ended(process)
         shutil.rmtree(scratch / "tmp", ignore_errors=True)  # where Ansible was killed, it left files there

@@ -38,13 +38,13 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identity_of(identity.pid) == ProcessIdentity(identity.pid, identity.started)
 
 
-def end_tree(root: ProcessIdentity) -> None:
-    """Kills `root`, where it still lives, and its descendants; never the caller, who may give itself as `root`.
+def end_trees(*roots: ProcessIdentity) -> None:
+    """Kills those of `roots` that still live, and their descendants; never the caller, who may be one of `roots`.
 
-    All are stopped first: none starts another meanwhile.
+    All are stopped first: none starts another meanwhile, or goes on because what it waited for has ended.
     """
     stopped: set[int] = set()
-    while is_alive(root) and (found := _family(root.pid) - stopped - {os.getpid()}):
+    while found := _families({root.pid for root in roots if is_alive(root)}) - stopped - {os.getpid()}:
         _signal(found, signal.SIGSTOP)
         stopped |= found
     _signal(stopped, signal.SIGKILL)
@@ -72,12 +72,12 @@ def _signal(pids: set[int], signum: signal.Signals) -> None:
             os.kill(pid, signum)
 
 
-def _family(root: int) -> set[int]:
-    parents = _parents()
-    family = {root}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
+def _families(roots: set[int]) -> set[int]:
+    parents = _parents() if roots else {}
+    found = {*roots}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
 
 
 def _parents() -> dict[int, int]:

@@ -27,6 +27,7 @@ from deployer.process import (
     ProcessIdentity,
     Request,
     capture,
+    end_trees,
     identity_of,
     is_alive,
     own_identity,
@@ -667,3 +668,20 @@ def test_a_process_may_be_called_what_it_likes(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert not is_alive(identity)
+
+
+def test_nobody_goes_on_because_what_he_waited_for_is_killed(tmp_path: Path) -> None:
+    waiting = subprocess.Popen(["sh", "-c", "sleep 600 & echo $! > pid; mv pid ready; wait; : > went-on"], cwd=tmp_path)
+    try:
+        wait_for((tmp_path / "ready").exists)
+        asleep = identity_of(int((tmp_path / "ready").read_text()))
+        first = identity_of(waiting.pid)
+        assert asleep is not None
+        assert first is not None
+        end_trees(asleep, first)
+        assert waiting.wait(60) == -signal.SIGKILL
+        wait_for(lambda: not is_alive(asleep))
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert not (tmp_path / "went-on").exists()
