@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 
 from pydantic import ValidationError
 
@@ -72,14 +71,14 @@ class Deployer:
     def _repository(self) -> FileRepository:
         return FileRepository(self.home)
 
-    def create(self, file: Path) -> Created:
+    def create(self, file: Path | str) -> Created:
         """A new environment, or a destroyed one anew. Raises InvalidSpec, WrongState."""
         accepted = load_spec(self._cwd / file)
         with self._session(accepted.spec.name, "create", new=True) as session:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
                 may_go_on = isinstance(before, states.Provisionable)
-                go_on = f"deployer up {word(file)}    # goes on with it, with this file"
+                go_on = f"deployer up {word(Path(file))}    # goes on with it, with this file"
                 raise wrong_state(
                     before, session.command, "it exists already", go_on if may_go_on else next_commands(before)[0]
                 )
@@ -208,13 +207,13 @@ class Deployer:
             with path.open("x", encoding="utf-8") as file:
                 file.write(EXAMPLE.read_text(encoding="utf-8"))
         except FileExistsError:
-            problem, way_out = f"{path} exists already", f"deployer validate -f {quote(str(path))}"
+            problem, way_out = f"{path} exists already", f"deployer validate {word(path)}"
             raise errors.InvalidInput(problem, detail="it was left as it is", help=way_out) from None
         except OSError as error:
             raise storage_failed("cannot write", path, error) from error
         return path
 
-    def validate(self, file: Path) -> Spec:
+    def validate(self, file: Path | str) -> Spec:
         """Raises InvalidSpec, with one complaint for each thing wrong."""
         return load_spec(self._cwd / file).spec
 

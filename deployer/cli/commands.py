@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from deployer.tofu.stream import Plan
     from deployer.workflows.review import Changes, Confirm
 
-_PATH = click.Path(path_type=Path)
 NAME = click.Argument(["name"], shell_complete=names)
-MAYBE_NAME = click.Argument(["name"], required=False, shell_complete=names)
-FILE = click.Option(["-f", "--file"], required=True, type=_PATH, help="The configuration file.")
-MAYBE_FILE = click.Option(["-f", "--file"], type=_PATH, help="Take over a changed configuration file.")
+_FILE = click.Option(["-f", "--file"], type=click.Path(), help="The same as FILE.")
+FILE = (click.Argument(["meant"], metavar="FILE", default="", type=click.Path()), _FILE)
+_MEANT = click.Argument(["meant"], metavar="FILE-or-NAME", default="", type=click.Path(), shell_complete=names)
+FILE_OR_NAME = (_MEANT, _FILE)
 FROM_START = flag("--from-start", help="Do the whole phase again, finished steps included.")
 YES = flag("--yes", "-y", help="Do not ask.")
 
@@ -73,17 +73,18 @@ def init(options: Options, directory: Path) -> None:
     options.emit(f"Wrote {printable(str(file))}\nNext: {next_command}", {"file": str(file)})
 
 
-@program.add(FILE)
-def validate(options: Options, file: Path) -> None:
+@program.add(*FILE)
+def validate(options: Options, meant: str, file: str | None) -> None:
     """Check a configuration file; nothing is made or changed.
 
     Example:
-      deployer validate -f demo.yml
+      deployer validate demo.yml
     """
-    spec = options.reading().validate(file)
+    path = Path(wanted(meant, file))
+    spec = options.reading().validate(path)
     facts = {"name": spec.name, "hosts": [*spec.hosts], "playbooks": spec.configure.playbooks}
-    text = f"{printable(f'{file}: ok, environment {spec.name}')}\nNext: deployer up {word(file)}"
-    options.emit(options.spelled(text), {"valid": True, "file": str(file), **facts})
+    text = f"{printable(f'{path}: ok, environment {spec.name}')}\nNext: deployer up {word(path)}"
+    options.emit(options.spelled(text), {"valid": True, "file": str(path), **facts})
 
 
 @program.add()
@@ -99,23 +100,20 @@ def schema(options: Options) -> None:
     options.emit(json.dumps(data, indent=2), data)
 
 
-@program.add(FILE, LOCK_TIMEOUT)
-def create(options: Options, file: Path) -> None:
+@program.add(*FILE, LOCK_TIMEOUT)
+def create(options: Options, meant: str, file: str | None) -> None:
     """Accept a file as a new environment.
 
     Nothing is made yet.
 
     Example:
-      deployer create -f demo.yml
+      deployer create demo.yml
     """
-    options.change(lambda deployer: deployer.create(file).name)
+    options.change(lambda deployer: deployer.create(wanted(meant, file)).name)
 
 
-_FILE_OR_NAME = click.Argument(["file_or_name"], metavar="FILE-or-NAME", type=click.Path(), shell_complete=names)
-
-
-@program.add(_FILE_OR_NAME, FROM_START, YES, LOCK_TIMEOUT)
-def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None:
+@program.add(*FILE_OR_NAME, FROM_START, YES, LOCK_TIMEOUT)
+def up(options: Options, meant: str, file: str | None, from_start: bool, yes: bool) -> None:
     """Do all that is left to do until it is configured.
 
     With a file that has changed, what changed is shown first.
@@ -123,8 +121,9 @@ def up(options: Options, file_or_name: str, from_start: bool, yes: bool) -> None
     Example:
       deployer up demo.yml       # typed again, it goes on, or takes over what changed in the file
     """
-    asked = confirm(yes=yes, again=f"deployer up {shlex.quote(file_or_name)}")
-    options.change(lambda deployer: deployer.up(file_or_name, from_start=from_start, confirm=asked).name)
+    which = wanted(meant, file)
+    asked = confirm(yes=yes, again=f"deployer up {shlex.quote(which)}")
+    options.change(lambda deployer: deployer.up(which, from_start=from_start, confirm=asked).name)
 
 
 @program.add(NAME, LOCK_TIMEOUT)
@@ -140,20 +139,17 @@ def plan(options: Options, name: str) -> None:
     options.emit(plan_text(f"{name}:", found), data)
 
 
-@program.add(MAYBE_NAME, MAYBE_FILE, FROM_START, YES, LOCK_TIMEOUT)
-def provision(options: Options, name: str | None, file: Path | None, from_start: bool, yes: bool) -> None:
+@program.add(*FILE_OR_NAME, FROM_START, YES, LOCK_TIMEOUT)
+def provision(options: Options, meant: str, file: str | None, from_start: bool, yes: bool) -> None:
     """Make the machines and wait until they are ready.
 
     Example:
       deployer provision demo
-      deployer provision -f demo.yml --yes     # with what changed in the file
+      deployer provision demo.yml --yes     # with what changed in the file
     """
-    if not (wanted := file or name):
-        raise click.UsageError("give the environment's NAME, or a file with -f FILE")
-    if name and file and (other := options.reading().validate(file).name) != name:
-        raise click.UsageError(f"{file} is the file of environment {other}, not of {name}")
-    asked = confirm(yes=yes, again=f"deployer provision {f'-f {shlex.quote(str(file))}' if file else name}")
-    options.change(lambda deployer: deployer.provision(wanted, from_start=from_start, confirm=asked).name)
+    which = wanted(meant, file)
+    asked = confirm(yes=yes, again=f"deployer provision {shlex.quote(which)}")
+    options.change(lambda deployer: deployer.provision(which, from_start=from_start, confirm=asked).name)
 
 
 @program.add(NAME, FROM_START, LOCK_TIMEOUT)
@@ -270,7 +266,7 @@ _ALL = flag("--list", "listed", help="All hosts and their variables (the default
 _ONE = click.Option(["--host"], metavar="HOST", help="The variables of one host.")
 
 
-@program.add(MAYBE_NAME, _ALL, _ONE)
+@program.add(click.Argument(["name"], required=False, shell_complete=names), _ALL, _ONE)
 def inventory(options: Options, name: str | None, listed: bool, host: str | None) -> None:
     """Print Ansible's dynamic inventory, as JSON.
 
@@ -305,6 +301,13 @@ def doctor(options: Options, install: bool) -> int:
     fine = all(check.ok for check in checks)
     options.emit(table(rows), {"ok": fine, "checks": checks})
     return 0 if fine else ToolMissing.exit_code
+
+
+def wanted(meant: str, file: str | None) -> str:
+    """What a command is to work with: a file, with or without -f, or an environment's name."""
+    if bool(meant) == bool(file):
+        raise click.UsageError("give one FILE (to up and provision: or a NAME)")
+    return meant or os.path.join(".", str(file))
 
 
 def ask(text: str, question: str, *, again: str) -> bool:

@@ -8,7 +8,6 @@ import difflib
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +20,7 @@ from deployer.config.document import BadDocument, Document, FieldPath, parse
 from deployer.config.model import LoadedSpec, Machine, Spec, is_path
 from deployer.errors import InvalidSpec
 from deployer.events import printable
-from deployer.files import unkept
+from deployer.files import unkept, word
 
 _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wrong there
 _LARGEST = 1024 * 1024  # bytes
@@ -76,7 +75,7 @@ def _refused(path: Path, found: Iterable[tuple[int, str]]) -> InvalidSpec:
     told = [printable(f"{file}:{line}: {text}" if line else f"{file}: {text}") for line, text in sorted(set(found))]
     near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1, cutoff=0.5)
     meant = file if os.path.isfile(path) else os.path.join(os.path.dirname(file), near[0]) if near else ""
-    next_command = f"deployer validate -f {shlex.quote(meant)}" if meant else "deployer init"
+    next_command = f"deployer validate {word(meant)}" if meant else "deployer init"
     return InvalidSpec(f"{file} cannot be used", complaints=told, help=next_command)
 
 

@@ -33,7 +33,7 @@ _INTRODUCTION = """\
 
 <!-- Generated from the models in deployer/config by tests/docs/reference.py. -->
 
-One YAML file describes one environment. `deployer init` writes a commented one, `deployer validate -f FILE` checks
+One YAML file describes one environment. `deployer init` writes a commented one, `deployer validate FILE` checks
 one and complains with file, line and field, and `deployer schema` prints the JSON Schema for editors. Paths in it are
 relative to the file, and `~` is your home directory. Unknown fields are errors, and so are duplicate keys. YAML's
 aliases (`&x`, `*x`) may be used, merge keys (`<<`) not; a key is always the text as typed. With aliases expanded and

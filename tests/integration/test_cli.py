@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import subprocess
@@ -105,7 +106,7 @@ def demo(deployer: Deployer, project: Path) -> Path:
 def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project: Path) -> None:
     assert program("init") == Result(0, "Wrote demo.yml\nNext: deployer up demo.yml\n", "")
     assert program("validate", "-f", "demo.yml").out.startswith("demo.yml: ok, environment demo\n")
-    assert program("create", "-f", "demo.yml").out.startswith("demo: created")
+    assert program("create", "demo.yml").out.startswith("demo: created")
     assert program("status", "demo") == Result(0, "created\n", "")
     assert "state      created" in program("show", "demo").out
     assert program("list").out.splitlines()[1].startswith("demo  created  none")
@@ -160,8 +161,9 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["create", "-f", "nowhere.yml"], 2, "nowhere.yml: no such file"),
     (["configure", "demo"], 3, "configure cannot start from the state created"),
     (["ssh", "demo"], 3, "no hosts to log in to"),
-    (["provision"], 2, "give the environment's NAME, or a file with -f FILE"),
-    (["provision", "other", "-f", "demo.yml"], 2, "file of environment demo, not of other"),
+    (["provision"], 2, "give one FILE (to up and provision: or a NAME)"),
+    (["create"], 2, "give one FILE"),
+    (["provision", "other", "-f", "demo.yml"], 2, "give one FILE"),
     (["destroy", "demo"], 2, "Nobody can be asked: this is no terminal"),
     (["destroy", "demo", "--yes", "--lock-timeout", "-1"], 2, "is not in the range"),
     (["init"], 2, "exists already"),
@@ -200,8 +202,8 @@ def test_bad_input(deployer: Deployer, demo: Path, arguments: list[str], code: i
 )
 def test_a_bad_file(deployer: Deployer, project: Path, content: str, words: str) -> None:
     (project / "bad.yml").write_text(content)
-    for command in (["validate", "-f"], ["create", "-f"], ["up"], ["provision", "-f"]):
-        told = deployer(*command, "bad.yml")
+    for command, option in itertools.product(("validate", "create", "up", "provision"), ((), ("-f",))):
+        told = deployer(command, *option, "bad.yml")
         assert told.code == 2
         assert "  cause: bad.yml:" in told.err
         assert words in told.err
@@ -400,6 +402,7 @@ def test_a_file_is_told_such_that_it_is_taken_for_one(deployer: Deployer, projec
     for name in ("demofile", "-x.yml"):
         (project / "demo.yml").rename(project / name)
         assert deployer("validate", "-f", name).out.endswith(f"Next: deployer up ./{name}\n")
+        assert deployer("validate", f"./{name}").out.endswith(f"Next: deployer up ./{name}\n")
         (project / name).rename(project / "demo.yml")
     assert "deployer up FILE" in deployer("list").out, "init would refuse: there is a file"
     told = deployer("up", "demo")

@@ -72,7 +72,7 @@ def test_a_doubtful_destroy_does_not_bar_its_own_way_out(where: Arena) -> None:
         )
         assert world.state() == "provision_failed"
         where.write(world)
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes"))
+        ok(world.run("provision", "-f", "demo.yml", "--from-start", "--yes"))
         destroyed(world)
 
 
@@ -99,7 +99,7 @@ def test_an_empty_errored_state_bars_no_way(where: Arena, older: bool) -> None:
             (world.environment / "tofu" / "terraform.tfstate").unlink()
         told(world.run("destroy", "demo", "--yes"), "so this is not called destroyed", "provision demo --from-start")
         where.write(world)
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes"))
+        ok(world.run("provision", "-f", "demo.yml", "--from-start", "--yes"))
         assert not (world.environment / "tofu" / "errored.tfstate").exists(), "or the doubt would stay for ever"
         destroyed(world)
 
@@ -160,7 +160,7 @@ def test_destroy_outlives_a_change_that_cannot_be_read(where: Arena, what: str) 
             (world.module / "wrong.tf").write_text("resource {")
         else:
             where.write(world, options={"pause": ["no", "string"]})
-        assert world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes").code == 1
+        assert world.run("provision", "-f", "demo.yml", "--from-start", "--yes").code == 1
         world.run("destroy", "demo", "--yes")
         (world.module / "wrong.tf").unlink(missing_ok=True)
         destroyed(world)

@@ -155,7 +155,7 @@ def hurried(where: Arena, chance: random.Random, number: int) -> None:
         refused = told(world.run("destroy", "demo", "--yes"), "not called destroyed", "--from-start")
         assert refused.code == 1
         where.write(world)
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes"))
+        ok(world.run("provision", "-f", "demo.yml", "--from-start", "--yes"))
         for pid in world.processes():
             subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(pid)])
         ok(world.run("destroy", "demo", "--yes"))
@@ -173,7 +173,7 @@ def broken(where: Arena, chance: random.Random, number: int) -> None:
             assert world.run("provision", "demo", "--yes").code == 1
         else:
             where.write(world, options={"pause": ["no", "string"]})
-            assert world.run("provision", "demo", "-f", "demo.yml", "--yes").code == 1
+            assert world.run("provision", "-f", "demo.yml", "--yes").code == 1
         if chance.random() < 0.7:
             done = world.run("destroy", "demo", "--yes")
             nothing_forgotten(world, done)

@@ -181,7 +181,7 @@ def twice(where: Arena, chance: random.Random, number: int) -> None:
         nothing_forgotten(world)
         until(lambda: not world.processes(), 30, "something outlives it")
         where.write(world)
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--from-start", "--yes"))
+        ok(world.run("provision", "-f", "demo.yml", "--from-start", "--yes"))
         destroyed(world)
 
 

@@ -93,7 +93,7 @@ class _Life(RuleBasedStateMachine):
         """While one makes machines slowly, a second is refused; the first may be killed: its OpenTofu outlives it."""
         self.arena.write(self.world, options={"pause": "1"})
         self._count("second process")
-        running = self.world.start("provision", "demo", "-f", "demo.yml", "--yes")
+        running = self.world.start("provision", "-f", "demo.yml", "--yes")
         until(lambda: any(self.world.things.glob("*.began")) or running.poll() is not None)
         if running.poll() is None:
             if kill:

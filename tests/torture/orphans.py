@@ -50,7 +50,7 @@ def ended(where: Arena, chance: random.Random, number: int) -> None:
         assert world.shell(command).returncode == 0
         until(lambda: not world.processes(), 20, "the orphan does not end")
         where.write(world)
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--yes", "--lock-timeout", "10"))
+        ok(world.run("provision", "-f", "demo.yml", "--yes", "--lock-timeout", "10"))
         destroyed(world)
 
 

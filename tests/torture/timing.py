@@ -56,7 +56,7 @@ def limits(where: Arena, chance: random.Random, number: int) -> None:
         nothing_forgotten(world, done)
         where.write(world)
         if verb != "destroy":
-            ok(world.run("provision", "demo", "-f", "demo.yml", "--yes", "--from-start"))
+            ok(world.run("provision", "-f", "demo.yml", "--yes", "--from-start"))
         destroyed(world)
 
 
@@ -112,7 +112,7 @@ def set_back(where: Arena, chance: random.Random, number: int) -> None:
         where.write(world)
         ok(world.run("list"))
         assert ok(world.run("show", "demo")).out
-        ok(world.run("provision", "demo", "-f", "demo.yml", "--yes", "--from-start"))
+        ok(world.run("provision", "-f", "demo.yml", "--yes", "--from-start"))
         destroyed(world)
 
 
@@ -146,7 +146,7 @@ def _lock_in_time(where: Arena, world: World, chance: random.Random, jump: float
 def _hung_in_time(where: Arena, world: World, chance: random.Random, jump: float) -> None:
     where.write(world, options={"pause": "600"}, timeouts={"apply": 2})
     at = Boundary("spawn", "tofu-apply", 1)
-    done = world.run("provision", "demo", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
+    done = world.run("provision", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
     assert (told(done, "took longer than 2 s").code, 2 <= done.seconds < 60) == (1, True), done
     _jumped(world, jump)
     nothing_forgotten(world, done)
@@ -158,7 +158,7 @@ def _silent_in_time(where: Arena, world: World, chance: random.Random, jump: flo
     try:
         where.write(world, timeouts={"ssh": 2})
         at = Boundary("spawn", "tofu-output", 1)
-        done = world.run("provision", "demo", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
+        done = world.run("provision", "-f", "demo.yml", "--yes", fault=Fault(at, "clock", jump=jump))
         assert (told(done, "web1", "limit 2 s").code, 2 <= done.seconds < 40) == (1, True), done
         _jumped(world, jump)
     finally:
