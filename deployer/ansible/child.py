@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from deployer.ansible.results import records_of
-from deployer.process import Deadline, Interrupts, end_trees, own_identity
-from deployer.process.identity import children_of, still_in
+from deployer.process import Deadline, Interrupts, end_trees, own_identity, still_in
+from deployer.process.identity import children_of
 
 _GRACE = 15.0  # seconds, between the time limit's two requests
 
@@ -51,6 +51,8 @@ def main() -> None:
                     told.update((playbook, *children_of(playbook)))
                     os.killpg(playbook, signal.SIGINT)  # once, as from a terminal; it passes it on to its workers
                     os.kill(playbook, signal.SIGCONT)
+                    # Who knows them when we are killed: they are in sessions of their own, and the playbook ends first.
+                    print(json.dumps({"type": "stopping", "groups": [*told]}), file=out)
         elif asked:
             end_all()  # also before it has begun: nothing is in flight then, and a signal may get lost
             return True

@@ -19,7 +19,7 @@ from pathlib import Path
 from deployer.ansible.results import Findings, Record
 from deployer.errors import FailureKind, StepFailed, ToolMissing
 from deployer.files import write_private
-from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_trees, identity_of
+from deployer.process import Context, ProcessIdentity, Request, Stream, capture, end_trees, identity_of, still_in
 from deployer.process import run as run_process
 from deployer.veil import veil
 
@@ -87,11 +87,14 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
     hidden = veil(json.loads(run.variables.read_text(encoding="utf-8")))
     findings = Findings(run.step, veil=hidden, report=context.report)
     processes: list[ProcessIdentity] = []
+    groups = set[int]()
 
     def hear(stream: Stream, line: str) -> None:
         record: Record = json.loads(line) if stream == "stdout" else {"type": "line", "text": line}
         announced = re.fullmatch(r"process:(\d+)", record.get("text", ""))
-        if not announced or processes:
+        if record["type"] == "stopping":
+            groups.update(record["groups"])
+        elif not announced or processes:
             findings.add(record)
         elif process := identity_of(int(announced[1])):
             processes.append(process)
@@ -101,7 +104,7 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
     try:
         outcome = run_process(request, replace(context, environ=environ), hear)
     finally:
-        end_trees(*processes)  # nothing of Ansible's outlives our child, even where that was killed
+        end_trees(*processes, *still_in(groups))  # nothing of Ansible's outlives our child, even where that was killed
         for process in processes:
             if register:
                 register.child_ended(process)
@@ -170,6 +173,8 @@ def playbook_environment(
         "ANSIBLE_FORCE_COLOR": "False",  # it beats the other, and an error's first word would not be found
         "ANSIBLE_NOCOWS": "True",
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
+        # Tenths of a second before it sends SIGTERM after SIGINT to what a playbook runs here; by itself it has none.
+        "ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT": "300",
         # Or the user's ansible.cfg may pass our inventory over. Ours comes first; a playbook may call Ansible itself.
         "ANSIBLE_INVENTORY_ENABLED": "yaml,host_list,script,auto,ini,toml",
         "ANSIBLE_INVENTORY_PLUGIN_EXTS": ".json,.yaml,.yml",

@@ -1,6 +1,7 @@
 """What Ansible's words mean, which are not to be repeated, and what came of a playbook. Knows no processes.
 
-A record is a JSON object, one a line on the child's stdout; `type` says which: line, task, notice, recap or end.
+A record is a JSON object, one a line on the child's stdout; `type` says which: line, task, notice, recap or
+end; and stopping, with the process groups that were asked to stop.
 """
 
 import json

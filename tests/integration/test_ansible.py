@@ -488,6 +488,31 @@ def test_a_second_request_ends_at_once_what_has_outlived_ansible(site: Site) -> 
     until(lambda: not site.processes(), 2)
 
 
+@pytest.mark.parametrize("how", ["killed", "asked twice more"])
+def test_what_has_outlived_ansible_ends_with_our_child(site: Site, how: str) -> None:
+    """Only the child knew its process groups, and ansible-playbook was gone: it went on, on no record."""
+
+    def stop() -> None:
+        until(lambda: (site.base / "asleep-here").exists())
+        site.interrupts.request()
+        until(lambda: (site.base / "asked").exists())
+        playbook, child = (site.recorder.children[f"{who}playbook:site"] for who in ("ansible-playbook for ", ""))
+        until(lambda: not is_alive(playbook))
+        if how == "killed":
+            os.kill(child.pid, signal.SIGKILL)
+        else:
+            site.interrupts.request()
+            site.interrupts.request()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted):
+        site.run(site.playbook(HEED.replace("SECONDS", "300"), head="hosts: localhost\n  gather_facts: false"))
+    thread.join()
+    until(lambda: not site.processes(), 30)
+    assert not (site.base / "in-order").exists()
+
+
 def test_a_time_limit_names_the_task(site: Site) -> None:
     site.timeout = 12  # a busy computer takes some seconds to the first task
     error = site.fail(site.playbook(SLEEP))
