@@ -96,7 +96,10 @@ class Tofu:
         decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, **question)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
-        return Plan(tuple(changes))
+        return Plan(
+            tuple(sorted(changes, key=lambda change: change.address)),
+            tuple(change.address for change in decoder.known),
+        )
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Locks nothing."""
@@ -122,7 +125,11 @@ class Tofu:
         outcome, text = self._document("output")
         if outcome.returncode != 0:
             raise Decoder(ignore).failure("give its outputs", self._last_words(outcome))
-        return {name: output["value"] for name, output in json.loads(text).items()}
+        try:
+            return {name: output["value"] for name, output in json.loads(text).items()}
+        except ValueError:
+            too_long = "they are longer than 1 MiB; what is read is the output `hosts`"
+            raise StepFailed("OpenTofu's outputs cannot be read", kind=FailureKind.INPUT, detail=too_long) from None
 
     def _document(self, command: str) -> tuple[Outcome, str]:
         """What it writes to stdout as a whole; told to nobody, since outputs may be secret."""
@@ -172,5 +179,7 @@ class Tofu:
         return outcome
 
     def _last_words(self, outcome: Outcome) -> str:
-        words = " ".join(line.strip("│╷╵ ") for line in outcome.tail).rpartition("Error: ")[2][-600:]
+        # The first error may be the cause of the others, and one of the others may name the place.
+        before, _, errors = " ".join(line.strip("│╷╵ ") for line in outcome.tail).partition("Error: ")
+        words = errors.replace("Error: ", "/ ") or before[-600:]
         return self.veil(words.strip()) or f"it ended with code {outcome.returncode} and said nothing"

@@ -88,7 +88,7 @@ def install_tofu(cache: Path, report: Say, *, sources: Sequence[Source] = (offic
             path = _write_executable(cache / "bin" / "tofu", source())
         except ToolMissing as error:
             tried.append(error.detail)
-            report(error.detail)
+            report(f"not from there: {error.detail}")
         else:
             report(f"installed OpenTofu at {path}")
             return path

@@ -127,6 +127,12 @@ def _remove(folder: Path, names: set[str]) -> None:
                 parent.rmdir()
 
 
+def lost_files(folder: Path) -> list[str]:
+    """What `folder` no longer has of the module that was copied there: without it OpenTofu lets go of machines, and
+    runs no destroy-time provisioner."""
+    return sorted(name for name in (_MANIFEST, *_manifest(folder)) if not (folder / name).is_file())
+
+
 def module_differs(source: Path, folder: Path) -> bool:
     """Whether the module in `source` is there, and another than the one `folder` holds. Raises OSError."""
     files, texts = _contents(source, folder)

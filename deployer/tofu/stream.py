@@ -28,9 +28,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an apply would do; empty where it would change nothing."""
+    """What an apply would do; empty where it would change nothing. `known` is what OpenTofu's state has already."""
 
     changes: tuple[Change, ...] = ()
+    known: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -108,6 +109,7 @@ class Decoder:
     applied: list[Change] = field(default_factory=list)
     planned: list[Change] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
+    known: list[Change] = field(default_factory=list)
     errors: list[Diagnostic] = field(default_factory=list)
     # What a resource's provisioner printed: the cause of a failed local-exec in its own words.
     _printed: dict[str, list[str]] = field(default_factory=dict)
@@ -129,8 +131,8 @@ class Decoder:
             action = "import"  # of what is there: the module says so
         if line.type == "planned_change" and action != "noop":
             self.planned.append(Change(address, action, line.work.reason))
-        elif line.type == "resource_drift":
-            self.drift.append(Change(address, action))
+        elif line.type in ("resource_drift", "refresh_start"):
+            (self.drift if line.type == "resource_drift" else self.known).append(Change(address, action))
         elif status := _STATUS.get(line.type):
             if status == "done":
                 self.applied.append(Change(address, action))

@@ -24,7 +24,7 @@ def what_exists(environment: AnyEnvironment, tofu: Path) -> str:
             return f"The machines were made: {hosts}."
         case Resources.PRESENT:
             before = f"; before this run they were {hosts}" if hosts else ""
-            return f"Machines were made, and OpenTofu knows them, in {tofu}{before}."
+            return f"Machines were made; what OpenTofu knows of them is in {tofu}{before}."
         case Resources.POSSIBLE:
             return f"Machines may exist; what OpenTofu knows of them is in {tofu}."
 
@@ -72,7 +72,7 @@ def again(environment: AnyEnvironment, command: str) -> str:
 
 
 def wrong_state(environment: AnyEnvironment, command: str, why: str, help_: str) -> WrongState:
-    message = f"{command} cannot start from the state {environment.state} of environment {environment.name}"
+    message = f"environment {environment.name} is {environment.state}: {command} cannot start from there"
     return WrongState(message, detail=why, help=help_)
 
 

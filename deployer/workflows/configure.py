@@ -38,7 +38,8 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         ours = not is_path(entry)
         playbook = (bundled("playbooks") / f"{entry}.yml" if ours else Path(entry)).absolute()
         if not playbook.is_file():
-            raise StepFailed(f"the playbook {playbook} is not there", kind=FailureKind.INPUT)
+            moved = "deployer up FILE    # its file, where it is now, if the project has moved"
+            raise StepFailed(f"the playbook {playbook} is not there", kind=FailureKind.INPUT, help=moved)
         playing = PlaybookRun(
             step=step,
             playbook=playbook,

@@ -7,10 +7,10 @@ from deployer.config.model import Spec
 from deployer.environment import AnyEnvironment, Destroyed, Destroying, Resources
 from deployer.errors import FailureKind, StepFailed
 from deployer.events import Notice, utc_now
-from deployer.remote.ssh import who_answers
+from deployer.remote.ssh import Answering, who_answers
 from deployer.storage.folder import EnvironmentFolder
 from deployer.tofu.engine import Tofu
-from deployer.tofu.module import adopt, module_differs
+from deployer.tofu.module import adopt, lost_files, module_differs
 from deployer.tofu.state import look
 from deployer.tofu.stream import Change
 from deployer.workflows.hosts import targets
@@ -59,12 +59,15 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec, again: bool) -> str
     if left := ", ".join(look(tofu.folder).resources):
         raise StepFailed(f"OpenTofu has ended, and still knows {left}", kind=FailureKind.TOFU)
     if spec.provider.name != "existing":  # whose machines are to answer afterwards
-        hosts = tuple(run.environment.hosts)
-        _see_nobody_answers(run, spec, set(hosts) if gone and again else named(gone, "delete", hosts))
+        # What an earlier run has taken away may have its port in use by another.
+        sure: tuple[Answering, ...] = ("ours",) if gone and again else ("ours", "unknown")
+        _see_nobody_answers(run, spec, named(gone, "delete", tuple(run.environment.hosts)), sure)
     return f"{len(gone)} destroyed"
 
 
 def _destroyed(tofu: Tofu) -> tuple[Change, ...]:
+    if lost := ", ".join(lost_files(tofu.folder)):
+        raise StepFailed(f"the module in {tofu.folder} has lost {lost}", kind=FailureKind.TOFU)
     if not (tofu.folder / ".terraform").exists():
         tofu.init()
     try:
@@ -86,13 +89,13 @@ def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
     return False
 
 
-def _see_nobody_answers(run: Run[Destroying], spec: Spec, gone: set[str]) -> None:
+def _see_nobody_answers(run: Run[Destroying], spec: Spec, gone: set[str], sure: tuple[Answering, ...]) -> None:
     """Raises StepFailed where OpenTofu knew of nothing to take away that bears a host's name, and yet it answers: its
     state was lost and written anew, or the machine was taken out of it. What shows another host key only has its
-    address."""
+    address; `sure` are the answers that count."""
     for target in targets(run.environment, spec, run.session.folder):
         who = "nobody" if target.name in gone else who_answers(target, run.session.context)[0]
-        if who in ("unknown", "ours"):
+        if who in sure:
             where = f"{target.address} port {target.port}"
             problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing of it to destroy"
             detail = "its state may have lost the machine, so this is not called destroyed"

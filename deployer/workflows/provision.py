@@ -38,10 +38,12 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
         see_state_was_saved(folder, look(folder.tofu))
         found = planned or tofu.plan(tofu.folder / PLAN)
         if run.environment.resources is Resources.NONE:
-            for change in found.touching:
-                would = f"the plan would {change.action} {change.address}, which this environment has not made"
-                detail = "has the module a backend whose state is another environment's? (docs/providers.md)"
-                raise StepFailed(would, kind=FailureKind.INPUT, detail=detail)
+            anothers = found.known if look(folder.tofu).condition == "remote" else [c.address for c in found.touching]
+            for address in anothers:
+                problem = f"OpenTofu's state has {address}, which this environment has not made"
+                detail = "each environment needs a state of its own: has the module's backend another one's? "
+                detail += "(docs/providers.md)"
+                raise StepFailed(problem, kind=FailureKind.INPUT, detail=detail)
         return found.summary
 
     def forget_keys(now: Mapping[str, Host]) -> None:

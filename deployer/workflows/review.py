@@ -10,17 +10,20 @@ from deployer import environment as states
 from deployer.config.loading import spec_changes
 from deployer.config.model import LoadedSpec, Provider, Spec
 from deployer.environment import AnyEnvironment, FinishedStep, Provisioning, finished_steps
-from deployer.errors import Declined, Interrupted, StepFailed
+from deployer.errors import Declined, FailureKind, Interrupted, StepFailed
 from deployer.events import Notice, utc_now
+from deployer.remote.readiness import wait_ssh
 from deployer.storage.folder import storage_failed
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import adopt, module_kept
 from deployer.tofu.state import PLAN
 from deployer.tofu.stream import Plan
 from deployer.workflows.advice import wrong_state
-from deployer.workflows.hosts import problems_with, read_hosts, targets
+from deployer.workflows.hosts import read_hosts, targets
 from deployer.workflows.provision import provision, render, steps_to_keep
 from deployer.workflows.run import Run, Session
+
+_GRACE = 60  # seconds, for a host that is just being started again; an emulated one takes half of it to log in
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def provision_reviewed(
         goes_by_record = bool(done) or (isinstance(before, states.Configurable) and not from_start)
         holds = nothing and goes_by_record and _addresses_hold(before, spec, tofu)
         if holds and isinstance(before, states.Configurable):
-            _leave(session, before, spec, tofu)
+            _leave(session, before, spec)
             return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
         # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
         asks = not nothing and (_remakes(before, wanted) or plan.risky or isinstance(before, states.Configurable))
@@ -99,15 +102,19 @@ def _addresses_hold(environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> bool
     return False
 
 
-def _leave(session: Session, environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> None:
-    """Says that there is nothing to do, and of which hosts nobody could work with them all the same."""
-    message = f"OpenTofu has nothing to do: environment {environment.name} is as it was accepted"
+def _leave(session: Session, environment: AnyEnvironment, spec: Spec) -> None:
+    """Says that there is nothing to do, and sees that every host lets us in all the same. Raises StepFailed."""
+    message = f"environment {environment.name} is up to date: OpenTofu has nothing to do"
     if isinstance(environment, states.Configured):
-        message += f"; after a change in a playbook: deployer configure {environment.name}"
+        message += f"; to run its playbooks again: deployer configure {environment.name}"
     session.context.report(Notice(message=message))
-    for problem in filter(None, problems_with(targets(environment, spec, session.folder), session.context)):
-        told = f"{problem}; to look: deployer show {environment.name} --refresh"
-        session.context.report(Notice(message=told, level="warning"))
+    try:
+        wait_ssh(targets(environment, spec, session.folder), min(spec.timeouts.ssh, _GRACE), session.context)
+    except StepFailed as error:
+        error.message = f"environment {environment.name}: {error.message}"
+        error.remains = f"Its state stays {environment.state}, and OpenTofu has nothing to do."
+        error.help = error.help or f"deployer show {environment.name} --refresh"
+        raise
 
 
 @contextmanager
@@ -127,9 +134,14 @@ def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Iterator[Pl
 
 def _preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
     try:
-        if render(session, spec) or not (tofu.folder / ".terraform").exists():
-            tofu.init()
-            tofu.validate()
+        if not render(session, spec) and (tofu.folder / ".terraform").exists():
+            try:
+                return tofu.plan(tofu.folder / PLAN)
+            except StepFailed as error:
+                if error.kind is not FailureKind.TOFU:
+                    raise  # else what init has brought may have been cleared away since
+        tofu.init()
+        tofu.validate()
         return tofu.plan(tofu.folder / PLAN)
     except (StepFailed, Interrupted) as error:
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."

@@ -85,10 +85,40 @@ def test_a_new_environment_does_not_take_away_what_is_anothers(made: Project) ->
     backend = f'terraform {{\n  backend "local" {{\n    path = "{shared}"\n  }}\n}}\n'
     made.write(name="second", provider=made.module(backend + MODULE, "shared"), timeouts={"ssh": 1})
     told = made.run("up", f"{NAME}.yml", code=1)
-    assert "the plan would delete terraform_data.gone, which this environment has not made" in told.err
+    assert "OpenTofu's state has terraform_data.gone, which this environment has not made" in told.err
     assert b'"gone"' in shared.read_bytes()
     made.run("destroy", "second", "--yes")
     assert b'"gone"' in shared.read_bytes(), "what was refused has made nothing, and takes nothing away"
+
+
+def test_a_new_environment_does_not_take_over_what_is_anothers(made: Project) -> None:
+    """Its plan changed nothing, so it was noticed by nobody, until the new one's destroy took the old one's machine."""
+    shared = made.path / "shared.tfstate"
+    backend = f'terraform {{\n  backend "local" {{\n    path = "{shared}"\n  }}\n}}\n'
+    provider = made.module(backend + MODULE.replace("../thing", f"{made.path}/one"), "shared")
+    for name in ("first", "second"):
+        made.write(name=name, provider=provider, timeouts={"ssh": 1})
+        told = made.run("up", f"{NAME}.yml", code=1)
+    assert "OpenTofu's state has terraform_data.thing, which this environment has not made" in told.err
+    made.run("destroy", "second", "--yes")
+    assert (made.path / "one").exists()
+    made.run("destroy", "first", "--yes")
+    assert not (made.path / "one").exists()
+
+
+def test_a_module_that_has_lost_a_file_destroys_nothing_until_it_has_it_again(made: Project) -> None:
+    """Without its resources' blocks OpenTofu lets go of them and runs no provisioner: the thing stayed, and was called
+    destroyed."""
+    (made.folder / "tofu" / "main.tf").unlink()
+    (made.path / "infra").rename(made.path / "elsewhere")
+    told = made.run("destroy", NAME, "--yes", code=1)
+    assert "has lost main.tf" in told.err
+    assert (made.state["state"], made.state["resources"]) == ("destroy_failed", "present")
+    assert thing(made).exists()
+    (made.path / "elsewhere").rename(made.path / "infra")
+    told = made.run("destroy", NAME, "--yes")
+    assert "once more with the module as it is now" in told.err
+    assert not thing(made).exists()
 
 
 def test_a_plan_leaves_what_the_machines_were_made_with(made: Project) -> None:

@@ -110,9 +110,10 @@ def test_a_playbook_that_fails_and_is_mended(project: Project) -> None:
     assert project.run("ssh", NAME, "--", "cat /tmp/first").out == "once\nonce\n"
     # A playbook that is gone.
     (project.path / "second.yml").unlink()
-    project.run("configure", NAME, "--from-start", code=1)
+    told = project.run("configure", NAME, "--from-start", code=1)
     assert_failed(project, "configure_failed", "playbook:second", "input", "second.yml", "not there")
     assert project.state["failure"]["cause"] == f"the playbook {project.path / 'second.yml'} is not there"
+    assert "  next:  deployer up FILE    # its file, where it is now, if the project has moved" in told.err
 
 
 def test_up_sees_to_the_machines_first(project: Project) -> None:
@@ -124,9 +125,13 @@ def test_up_sees_to_the_machines_first(project: Project) -> None:
     told = project.run("configure", NAME, code=1)
     assert_failed(project, "configure_failed", "playbook:site", "unreachable", "web")
     assert f"  next:  deployer up {project.path / NAME}.yml" in told.err
+    project.write(
+        configure={"playbooks": [project.playbook("site", {"command": "cat /etc/not-there"})]}, timeouts={"ssh": 4}
+    )
     told = project.run("up", NAME, code=1)
-    assert "warning: web does not answer at " in told.err
-    assert f"to look: deployer show {NAME} --refresh" in told.err
+    assert f"environment {NAME}: web does not" in told.err
+    assert "  now:   Its state stays configure_failed, and OpenTofu has nothing to do." in told.err
+    assert f"  next:  deployer show {NAME} --refresh" in told.err
     reality = project.run("show", NAME, "--refresh").out
     assert "differs: web does not answer" in reality
     project.tofu("taint", 'terraform_data.machine["web"]')

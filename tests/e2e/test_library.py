@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from deployer import Deployer
 from deployer.errors import Declined, InvalidSpec, StepFailed, StorageFailed, WrongState
-from deployer.events import Event, Notice, Output, StepFinished, StepStarted, Transition
+from deployer.events import Event, Output, StepFinished, StepStarted, Transition
 from deployer.workflows.review import Changes
 from tests import steps
 from tests.e2e.project import NAME, Project
@@ -174,24 +173,37 @@ def test_to_have_nothing_to_do_is_not_to_have_machines_that_answer(
     project: Project, fleet: Callable[[int], dict[str, FleetHost]]
 ) -> None:
     hosts = fleet(2)
-    on_fleet(project, hosts)
-    told: list[Event] = []
-    deployer = Deployer(report=told.append, cwd=project.path, environ=project.environ)
-    deployer.create(Path(f"{NAME}.yml"))
+    on_fleet(project, hosts, timeouts={"ssh": 4})
+    deployer = Deployer(cwd=project.path, environ=project.environ)
+    deployer.create(f"{NAME}.yml")
     deployer.provision(NAME)
-
-    def warnings() -> list[str]:
-        told.clear()
-        assert deployer.provision(NAME).state == "provisioned"
-        return [event.message for event in told if isinstance(event, Notice) and event.level == "warning"]
-
-    assert warnings() == []
-    (hosts["host1"].directory / "authorized_keys").write_text("")
+    before = project.state_file.read_bytes()
+    assert deployer.provision(NAME).state == "provisioned"
+    keys = hosts["host1"].directory / "authorized_keys"
+    known = keys.read_text()
+    keys.write_text("")
+    with pytest.raises(StepFailed, match=r"host1 answers at .* but does not let root in: .*Permission denied"):
+        deployer.provision(NAME)
+    keys.write_text(known)
     hosts["host2"].stop()
-    first, second = warnings()
-    assert re.search(r"^host1 answers at \S+ port \d+, but does not let root in: .*Permission denied", first)
-    assert re.search(r"^host2 does not answer at \S+ port \d+: Connection refused; to look: deployer show", second)
-    assert [line.split()[0] for line in deployer.show(NAME, refresh=True).reality[-2:]] == ["differs:", "differs:"]
+    with pytest.raises(StepFailed, match=r"host2 does not accept connections at .*Connection refused") as caught:
+        deployer.provision(NAME)
+    assert caught.value.remains == "Its state stays provisioned, and OpenTofu has nothing to do."
+    assert caught.value.help == f"deployer show {NAME} --refresh"
+    assert [line.split()[0] for line in deployer.show(NAME, refresh=True).reality[-2:]] == ["same:", "differs:"]
+    hosts["host2"].start()
+    # The key that somebody has unpinned, as the error says, is pinned by the first login.
+    pinned = project.folder / "ssh" / "known_hosts"
+    all_pinned = pinned.read_text()
+    pinned.write_text("")
+    deployer.provision(NAME)
+    assert sorted(pinned.read_text().split()) == sorted(all_pinned.split())
+    pinned.write_text(all_pinned.replace("AAAA", "AAAB"))
+    with pytest.raises(StepFailed, match="another host key") as caught:
+        deployer.provision(NAME)
+    assert caught.value.help.startswith("ssh-keygen -R ")
+    assert project.state_file.read_bytes() == before, "the state is as it was, whatever is in the way"
+    pinned.write_text(all_pinned)
     # A step that the disk or somebody's file refuses has failed, as any other.
     (project.folder / "ansible").write_text("no folder")
     with pytest.raises(StorageFailed, match="cannot make"):

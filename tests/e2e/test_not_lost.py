@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -298,6 +299,51 @@ def test_what_was_applied_by_hand_is_learned(project: Project, fleet: FleetOf) -
     assert project.state["hosts"]["web"]["address"] == two.address
     assert project.state["state"] == "configured"
     assert "nothing to do" in project.run("up", NAME).err
+    project.run("destroy", NAME, "--yes")
+
+
+@pytest.mark.parametrize("way", ["mended meanwhile", "second destroy"])
+def test_a_machine_that_the_state_has_lost_is_not_forgotten_by_a_later_destroy(
+    project: Project, fleet: FleetOf, way: str
+) -> None:
+    where = {
+        name: {"address": m.address, "port": m.port} for name, m in zip(("web", "db"), fleet(2).values(), strict=True)
+    }
+    text = f"{VARIABLES}\n" + 'resource "terraform_data" "machine" {\n  for_each = var.hosts\n}\n'
+    text += f'output "hosts" {{\n  value = jsondecode({json.dumps(json.dumps(where))})\n}}\n'
+    project.write(provider=project.module(text), hosts={"web": {}, "db": {}}, **LETS_US_IN)
+    project.run("up", f"{NAME}.yml")
+    project.tofu("state", "rm", 'terraform_data.machine["db"]')
+    copy = project.folder / "tofu" / "main.tf"
+    copy.write_text(text + "\nnonsense {")
+    if way == "second destroy":
+        project.module(text + "\nnonsense {")
+        project.run("destroy", NAME, "--yes", code=1)
+        copy.write_text(text)
+    told = project.run("destroy", NAME, "--yes", code=1)
+    assert "db still answers" in told.err
+    assert project.state["state"] == "destroy_failed"
+    project.run("destroy", NAME, "--abandon", "--yes")
+
+
+@pytest.mark.parametrize("command", ["plan", "up"])
+def test_what_init_brought_and_somebody_cleared_is_brought_again(project: Project, command: str) -> None:
+    inner = 'module "inner" {\n  source = "./inner"\n}\n'
+    provider = project.module(f"{VARIABLES}\n{PAPER}\n{inner}\n" + outputs('"127.0.0.1"', "9"))
+    (project.path / "infra" / "inner").mkdir()
+    (project.path / "infra" / "inner" / "main.tf").write_text('output "x" {\n  value = 1\n}\n')
+    made(project, "web", provider=provider)
+    shutil.rmtree(project.folder / "tofu" / ".terraform" / "modules")
+    told = project.run(command, NAME, code=1 if command == "up" else 0)
+    assert "not installed" not in told.err.lower()
+
+
+def test_outputs_that_are_too_long_are_no_defect(project: Project) -> None:
+    long = 'output "image" {\n  value = join("", [for i in range(1000) : format("%02048d", i)])\n}\n'
+    project.write(provider=project.module(f"{VARIABLES}\n{PAPER}\n{long}" + outputs('"127.0.0.1"', "9")))
+    told = project.run("up", f"{NAME}.yml", code=1)
+    assert "cause: OpenTofu's outputs cannot be read: they are longer than 1 MiB" in told.err
+    assert project.state["failure"]["kind"] == "input"
     project.run("destroy", NAME, "--yes")
 
 
