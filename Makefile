@@ -43,6 +43,7 @@ $(BIN)/python:
 	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 		$(call apt_install, python3-venv); \
 	fi; \
+	echo "making $(VENV)"; \
 	"$$python" -m venv $(VENV)
 
 $(VENV)/.setup: pyproject.toml | $(BIN)/python
@@ -71,7 +72,6 @@ tofu: $(VENV)/.setup
 demo: setup  ## build a real machine on this computer and show its page
 	@if [ ! -f demo/demo.yml ]; then $(BIN)/deployer init demo >/dev/null; fi
 	@cd demo && ../$(BIN)/deployer up demo.yml
-	@cd demo && ../$(BIN)/deployer show demo
 	@printf '%s\n' '' \
 		'Log in:   (cd demo && ../$(BIN)/deployer ssh demo)' \
 		'Remove:   (cd demo && ../$(BIN)/deployer destroy demo)'

@@ -33,7 +33,7 @@ from deployer.tofu.state import look
 from deployer.tofu.stream import Plan
 from deployer.veil import veil
 from deployer.workflows import configure, destroy
-from deployer.workflows.advice import being_destroyed, next_commands, see_all_is_known, wrong_state
+from deployer.workflows.advice import again, being_destroyed, next_commands, see_all_is_known, wrong_state
 from deployer.workflows.hosts import targets
 from deployer.workflows.review import Confirm, preview, provision_reviewed, see_provider_stays
 from deployer.workflows.run import Run, Session, log
@@ -77,11 +77,10 @@ class Deployer:
         with self._session(accepted.spec.name, "create", new=True) as session:
             before = session.held.load()
             if before is not None and not isinstance(before, Destroyed):
-                may_go_on = isinstance(before, states.Provisionable)
+                if not isinstance(before, states.Provisionable):
+                    raise being_destroyed(before, session.command)
                 go_on = f"deployer up {word(Path(file))}    # goes on with it, with this file"
-                raise wrong_state(
-                    before, session.command, "it exists already", go_on if may_go_on else next_commands(before)[0]
-                )
+                raise wrong_state(before, session.command, "it exists already", go_on)
             return session.keep(_created(accepted, session.folder), before)
 
     def provision(
@@ -250,8 +249,9 @@ class Deployer:
         except errors.InvalidSpec as error:
             is_there = os.path.isfile(environment.file)
             state = f"cannot be used now ({error.complaints[0]})" if is_there else "is not there any more"
-        problem = f"the file {environment.file} {state}, and this goes by what was accepted"
-        session.context.report(Notice(message=f"{problem}; to take a file over: deployer up FILE", level="warning"))
+        problem = f"the file {environment.file} {state}, and this goes by what it said before"
+        way_out = again(environment, "up") if os.path.isfile(environment.file) else "deployer up FILE"
+        session.context.report(Notice(message=f"{problem}; to apply it: {way_out}", level="warning"))
 
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""

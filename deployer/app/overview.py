@@ -81,7 +81,8 @@ def overview(
 
 
 def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
-    """Of the run that failed or was interrupted, where it lies now, else the newest; nothing where there is none.
+    """Of the run that failed or was interrupted, where it lies now, else the newest of one that had steps to do, or of
+    anything; nothing where there is none.
 
     One from the future was written while the clock was ahead, and is no newer than those since then.
     """
@@ -89,8 +90,15 @@ def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
     run = f"{environment.progress.run_id}.log" if isinstance(environment, InProgress) else ""
     own = folder.logs / Path(failure.log if failure else run).name
     now = f"{utc_now():%Y%m%dT%H%M%S.%fZ}"
-    newest = max(folder.logs.glob("*.log"), key=lambda log: (log.name < now, log.name), default="")
+    logs = sorted(folder.logs.glob("*.log"), key=lambda log: (log.name < now, log.name), reverse=True)
+    newest = next(filter(_had_steps, logs), next(iter(logs), ""))
     return str(own if os.path.isfile(own) else newest)  # which a damaged state may spell as it likes
+
+
+def _had_steps(log: Path) -> bool:
+    with suppress(OSError), log.open(encoding="utf-8", errors="replace") as lines:
+        return any(" run_started " in line for line in lines)
+    return False
 
 
 def compare(

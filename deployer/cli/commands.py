@@ -33,7 +33,7 @@ _FILE = click.Option(["-f", "--file"], type=click.Path(), help="The same as FILE
 FILE = (click.Argument(["meant"], metavar="FILE", default="", type=click.Path()), _FILE)
 _MEANT = click.Argument(["meant"], metavar="FILE-or-NAME", default="", type=click.Path(), shell_complete=names)
 FILE_OR_NAME = (_MEANT, _FILE)
-FROM_START = flag("--from-start", help="Do the whole phase again, finished steps included.")
+FROM_START = flag("--from-start", help="Run all steps again, finished ones included.")
 YES = flag("--yes", "-y", help="Do not ask.")
 
 
@@ -116,7 +116,7 @@ def create(options: Options, meant: str, file: str | None) -> None:
 def up(options: Options, meant: str, file: str | None, from_start: bool, yes: bool) -> None:
     """Do all that is left to do until it is configured.
 
-    With a file that has changed, what changed is shown first.
+    FILE makes the environment, or applies what has changed in the file, and asks before. NAME goes on with it.
 
     Example:
       deployer up demo.yml       # typed again, it goes on, or takes over what changed in the file

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A line that could not be read to its end may still say how its error shall look.
         if "--output json" in " ".join(arguments).replace("=", " "):
             options.output = "json"
-        code = tell(error, options)
+        code = tell(error, options, again=shlex.join(("deployer", *arguments)))
     _settle_streams()
     return code
 
@@ -82,10 +83,10 @@ def _settle_streams() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def tell(raised: BaseException, options: Options) -> int:
-    """Tells what was raised, in the form that was asked for, and returns the exit code."""
+def tell(raised: BaseException, options: Options, *, again: str = "") -> int:
+    """Tells what was raised, in the form that was asked for, and returns the exit code; `again` is the command line."""
     error = as_error(raised)
-    error.help = options.spelled(error.help)
+    error.help = options.spelled(error.help) or (again if isinstance(error, Interrupted) else "")
     shown = as_json(error) if options.progress == "json" else render(error, colour=may_colour(sys.stderr))
     write(sys.stderr, shown + "\n")
     if options.output == "json":

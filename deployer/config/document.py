@@ -106,6 +106,7 @@ def parse(text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = ", ".join(filter(None, (error.context, error.problem)))
+        problem += "; indent with spaces, not with tabs" if r"'\t'" in problem else ""
         raise BadDocument(line, f"not valid YAML, column {column}: {problem}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

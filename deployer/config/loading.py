@@ -35,7 +35,7 @@ _HIDDEN = ("configure.variables.*", "provider.options.*", "cloud_init.*", "hosts
 _WORDS = {
     **dict.fromkeys(("model_type", "dict_type"), "must be a mapping"),
     **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
-    **dict.fromkeys(("int_type", "int_from_float"), "must be a whole number, without quotes or a unit"),
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "must be a whole number, without quotes or a unit"),
     "string_type": "must be a text; put a number, yes or no in quotes",
     "string_pattern_mismatch": "cannot be used as it is",
     "too_short": "must not be empty",
@@ -103,7 +103,7 @@ def _misfits(error: ValidationError, document: Document) -> Iterator[_Wrong]:
 def _field_at(path: FieldPath) -> tuple[type[BaseModel], str]:
     """The innermost model on the way to a field, and what the innermost field means that has a description."""
     model: type[BaseModel] = Spec
-    meaning = ""
+    meaning = "of `name`, `hosts` and so on; see deployer init"
     for before, part in zip(("", *path), path, strict=False):
         # The name of a host is no field, whatever it is called, and leaves us where we are.
         if before != "hosts" and (field := model.model_fields.get(str(part))):

@@ -160,7 +160,7 @@ def run(request: Request, context: Context, on_line: Callable[[Stream, str], Non
     argv = (program, *request.argv[1:])
     if register is not None:
         argv = ("/bin/sh", "-c", _GATE, "gate", *argv)
-    tail: deque[str] = deque(maxlen=20)
+    tail: deque[str] = deque(maxlen=100)
 
     def on_stderr(line: str) -> None:
         tail.append(printable(line))

@@ -57,10 +57,14 @@ def find_home(cwd: Path, environ: Mapping[str, str], named: Path | str | None = 
 
 
 def private_directory(path: Path) -> Path:
-    """`path` as a directory that only we may enter, made with its parents where it is missing. Raises StorageFailed."""
+    """`path` as a directory that only we may enter, made with its parents where it is missing. Git is kept out of a new
+    home: keys and variables are in it. Raises StorageFailed."""
     for folder in reversed([path, *path.parents]):
         try:
+            begins_home = folder.name == HOME_NAME and not folder.exists()
             folder.mkdir(mode=0o700, exist_ok=True)
+            if begins_home:
+                (folder / ".gitignore").write_text("*\n")
         except OSError as error:
             raise storage_failed("cannot make", folder, error) from error
     return path

@@ -114,7 +114,9 @@ class FileRepository:
     def folder(self, name: str) -> EnvironmentFolder:
         """Where `name` lies, whether it exists or not. Raises InvalidInput for what cannot be a name."""
         if not _NAME.fullmatch(name):
-            detail = "a name has a-z, 0-9 and hyphens, at most 40, and begins and ends with a letter or a digit"
+            detail = (
+                "the name that a file gives has a-z, 0-9 and hyphens, at most 40, with a letter or digit at both ends"
+            )
             raise InvalidInput(f"{name[:60]!r} is not a name of an environment", detail=detail, help="deployer list")
         return EnvironmentFolder(self.home / "environments" / name)
 
@@ -133,7 +135,9 @@ class FileRepository:
             if _begun(self.folder(name)):
                 raise unreadable(self.folder(name), "it is not there any more")
             problem, known = f"there is no environment {name} in {self.home}", ", ".join(self.names()) or "none"
-            raise UnknownEnvironment(problem, detail=f"environments here: {known}", help="deployer list")
+            nowhere = "no .deployer is here or in a folder above; --home or DEPLOYER_HOME would name one elsewhere"
+            detail = f"environments here: {known}" if self.home.is_dir() else nowhere
+            raise UnknownEnvironment(problem, detail=detail, help="deployer list")
         return environment
 
     def holder(self, name: str) -> Record | None:

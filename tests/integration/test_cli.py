@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import termios
@@ -118,6 +119,30 @@ def test_from_nothing_to_destroyed_without_a_machine(program: Deployer, project:
     assert program("create", "-f", "demo.yml").code == 0, "the name of a destroyed environment is free"
 
 
+@pytest.mark.parametrize("command", [("init",), ("create", "demo.yml")], ids=["init", "create"])
+def test_git_is_kept_out_of_a_new_home(program: Deployer, project: Path, command: tuple[str, ...]) -> None:
+    if command != ("init",):
+        program("init")
+        shutil.rmtree(project / ".deployer")
+    assert program(*command).code == 0
+    assert (project / ".deployer" / ".gitignore").read_text() == "*\n"
+
+
+def test_a_home_that_was_there_keeps_what_git_is_told_in_it(program: Deployer, project: Path) -> None:
+    (project / ".deployer").mkdir()
+    assert program("init").code == 0
+    assert not (project / ".deployer" / ".gitignore").exists()
+
+
+def test_the_log_that_is_shown_is_of_the_last_run_that_had_steps(program: Deployer, demo: Path) -> None:
+    (demo / "logs" / "20260101T000000.000000Z-up-1111.log").write_text("first run_started here\n")
+    (demo / "logs" / "20260102T000000.000000Z-up-2222.log").write_text("an idle one\n")
+    assert program("logs", "demo").out == "first run_started here\n"
+    (demo / "logs" / "20260103T000000.000000Z-configure-3333.log").write_text("second run_started here\n")
+    (demo / "logs" / "20260104T000000.000000Z-plan-4444.log").write_text("a look\n")
+    assert program("logs", "demo").out == "second run_started here\n"
+
+
 def test_an_init_that_is_refused_makes_nothing(deployer: Deployer, project: Path) -> None:
     """A home beside the file would hide the one above, with its environments."""
     (project / "sub").mkdir()
@@ -153,13 +178,14 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["status", "demo", "--bogus"], 2, "no such option"),
     (["--output", "xml", "list"], 2, "'xml' is not one of"),
     (["status", "other"], 2, "there is no environment other"),
+    (["show", "demo", "--home", "nowhere"], 2, "--home or DEPLOYER_HOME would name one elsewhere"),
     (["status", "../demo"], 2, "is not a name"),
     (["status", "a/b"], 2, "is not a name"),
     (["status", "x" * 300], 2, "is not a name"),
     (["status", ""], 2, "is not a name"),
-    (["create", "-f", "demo.yml"], 3, "create cannot start from the state created"),
+    (["create", "-f", "demo.yml"], 3, "environment demo is created: create cannot start from there"),
     (["create", "-f", "nowhere.yml"], 2, "nowhere.yml: no such file"),
-    (["configure", "demo"], 3, "configure cannot start from the state created"),
+    (["configure", "demo"], 3, "environment demo is created: configure cannot start from there"),
     (["ssh", "demo"], 3, "no hosts to log in to"),
     (["provision"], 2, "give one FILE (to up and provision: or a NAME)"),
     (["create"], 2, "give one FILE"),
@@ -345,7 +371,7 @@ def test_a_destroyed_one_is_made_anew_from_its_own_file(deployer: Deployer, demo
     assert next_command in deployer("show", "demo").out
     refused = deployer("up", "demo")
     assert refused.code == 3
-    assert "up cannot start from the state destroyed" in refused.err
+    assert "environment demo is destroyed: up cannot start from there" in refused.err
     assert f"next:  {next_command}" in refused.err
 
 
@@ -365,7 +391,7 @@ def test_a_command_that_goes_by_the_name_says_that_the_file_is_another(
     change(project / "demo.yml")
     done = deployer("plan", "demo", DEPLOYER_TOFU="no-such-tofu")
     assert done.code == 6
-    assert ("this goes by what was accepted" in done.err) == bool(words)
+    assert ("this goes by what it said before" in done.err) == bool(words)
     assert words in done.err
 
 

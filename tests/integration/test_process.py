@@ -144,11 +144,11 @@ def test_a_child_can_wait_for_what_its_line_brought_about(child: Child, tmp_path
 
 
 def test_both_streams_are_told_apart_and_the_tail_is_kept(child: Child) -> None:
-    outcome = child.sh("for n in $(seq 30); do echo out$n; echo err$n >&2; done; exit 7")
+    outcome = child.sh("for n in $(seq 130); do echo out$n; echo err$n >&2; done; exit 7")
     assert outcome.returncode == 7
-    assert child.said() == [f"out{n}" for n in range(1, 31)]
-    assert child.said("stderr") == [f"err{n}" for n in range(1, 31)]
-    assert outcome.tail == tuple(f"err{n}" for n in range(11, 31))
+    assert child.said() == [f"out{n}" for n in range(1, 131)]
+    assert child.said("stderr") == [f"err{n}" for n in range(1, 131)]
+    assert outcome.tail == tuple(f"err{n}" for n in range(31, 131))
 
 
 def test_much_output_is_not_lost(child: Child) -> None:

@@ -181,6 +181,7 @@ def test_a_change_of_outputs_alone_is_worth_an_apply(bench: Bench) -> None:
     ("broken", "words"),
     [
         ('output "x" {\n', "main.tf line 1"),
+        ('output "x"\n  value = 1\n}\n', "Invalid block definition"),  # and then others, which follow from it
         ('module "net" {\n  source = "./nowhere"\n}\n', "main.tf:1"),
         ('resource "nowhere_thing" "x" {}\n', "nowhere: could not connect to"),
     ],

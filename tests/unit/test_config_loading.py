@@ -243,7 +243,14 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
                 "(A machine answers and lets us in)"
             ),
         ),
-        ("- a\n", "demo.yml:1: must be a mapping"),
+        ("- a\n", "demo.yml:1: must be a mapping (of `name`, `hosts` and so on; see deployer init)"),
+        (
+            "name: demo\nhosts:\n\tweb: {}\n",
+            (
+                "demo.yml:3: not valid YAML, column 1: while scanning for the next token, "
+                "found character '\\t' that cannot start any token; indent with spaces, not with tabs"
+            ),
+        ),
         (MINIMAL + 'ssh: "\\ud800"\n', "demo.yml:3: a \\u escape that is no character, but half of one"),
         (
             f"name: demo\nhosts: {{{','.join(f'h{number}: {{}}' for number in range(8000))}}}\n",

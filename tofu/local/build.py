@@ -79,7 +79,7 @@ def build(target: Path, log: Path, say: Say) -> None:
         apart = OWN_MOUNTS if os.geteuid() == 0 else ()
         _run([*BOUND, *apart, *_tree_command()], None, tree, log, environment, say)
         _take_kernel(tree, target)
-        say("making the disk...")
+        say("building the base image, once: making the disk...")
         command = [*BOUND, *_as_root(), "sh", "-c", TREE_TO_DISK]
         _run(command, tree, target / "disk.qcow2", log, environment, say)
         tree.unlink()
@@ -158,7 +158,7 @@ def _run(argv: list[str], source: Path | None, target: Path, log: Path, environm
             record.write(line)
             tail = [*tail, line.strip()][-3:]
             if line.startswith("I: ") and line.rstrip().endswith("..."):
-                say(line[3:].strip())
+                say(f"building the base image, once: {line[3:].strip()}")
     if child.wait() != 0:
         fix = f"see {log}"
         if os.geteuid() != 0:

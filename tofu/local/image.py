@@ -189,7 +189,7 @@ def _build(folder: Path, say: Say) -> None:
         fix = "connect to the internet, or: sudo apt install mmdebstrap uidmap, or set the provider's option `image`"
         raise ProviderError(f"{_mirror()} cannot be reached, and mmdebstrap is not there to build an image", fix)
     host.need_space(folder, 1.5, "building the base image")
-    say(f"{_mirror()} cannot be reached; building the image from Debian's packages (about a minute)")
+    say(f"building the base image from Debian's packages, once (a minute or two): {_mirror()} cannot be reached")
     work = _work_folder(folder)
     build.build(work, folder / "build.log", say)
     os.rename(work, folder / _built())

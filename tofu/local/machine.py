@@ -93,7 +93,7 @@ def start(machine: Machine, user_data: str) -> None:
         running = {"pid": process.pid, "started": machine.started}
         running |= {"folder": str(machine.folder.resolve()), "called": machine.called}
         host.write_atomically(machine.folder / "running.json", json.dumps(running))
-    _say(f"started (pid {process.pid}), SSH on 127.0.0.1:{forwards[0][0]}, {host.acceleration().reason}")
+    _say(f"started (pid {process.pid}), SSH on 127.0.0.1:{forwards[0][0]}")
 
 
 def remove(name: str, identity: str) -> None:
@@ -128,7 +128,7 @@ def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tu
     pairs = [(0, last.get("port", 0)), *((each["machine"], each["host"]) for each in last.get("ports", []))]
     again = {there: here for there, here in pairs if here not in machine.promised}
     _await_ports(machine)
-    _say(f"starting QEMU: {machine.cpus} CPUs, {machine.memory} MiB, {machine.disk} GiB")
+    _say(f"starting QEMU, {host.acceleration().reason}: {machine.cpus} CPUs, {machine.memory} MiB, {machine.disk} GiB")
     for attempt in range(1, PORT_ATTEMPTS + 1):
         spare = iter(set(host.free_ports(len(machine.ports) + 1 + len(machine.promised))) - set(machine.promised))
         forwards = []
