@@ -492,7 +492,7 @@ resource "terraform_data" "server" {
       setsid sleep 300 > log 2>&1 & echo $! > server
       echo $$ > at-work
       kill -KILL $PPID
-      sleep 1; touch made; sleep 300
+      sleep 30; touch made; sleep 300
     EOT
   }
 }
