@@ -10,7 +10,7 @@ from typing import Final
 
 from deployer.errors import InvalidInput, StorageFailed
 from deployer.events import one_line
-from deployer.files import unkept
+from deployer.files import unkept, write_atomically
 
 HOME_NAME = ".deployer"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -64,7 +64,7 @@ def private_directory(path: Path) -> Path:
             begins_home = folder.name == HOME_NAME and not folder.exists()
             folder.mkdir(mode=0o700, exist_ok=True)
             if begins_home:
-                (folder / ".gitignore").write_text("*\n")
+                write_atomically(folder / ".gitignore", b"*\n")
         except OSError as error:
             raise storage_failed("cannot make", folder, error) from error
     return path

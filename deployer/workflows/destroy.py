@@ -92,9 +92,12 @@ def _mended(run: Run[Destroying], tofu: Tofu, spec: Spec) -> bool:
 def _see_nobody_answers(run: Run[Destroying], spec: Spec, gone: set[str], sure: tuple[Answering, ...]) -> None:
     """Raises StepFailed where OpenTofu knew of nothing to take away that bears a host's name, and yet it answers: its
     state was lost and written anew, or the machine was taken out of it. What shows another host key only has its
-    address; `sure` are the answers that count."""
-    for target in targets(run.environment, spec, run.session.folder):
-        who = "nobody" if target.name in gone else who_answers(target, run.session.context)[0]
+    address, and so has what answers where one was that is `gone`; `sure` are the answers that count."""
+    asked = targets(run.environment, spec, run.session.folder)
+    places = {(target.address, target.port) for target in asked if target.name in gone}
+    for target in asked:
+        free = (target.address, target.port) in places
+        who = "nobody" if free else who_answers(target, run.session.context)[0]
         if who in sure:
             where = f"{target.address} port {target.port}"
             problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing of it to destroy"

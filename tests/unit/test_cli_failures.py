@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
-from deployer.cli.main import as_error, as_json, render
-from deployer.errors import DeployerError, FailureKind, InvalidSpec, Locked, StepFailed
+from deployer.cli.main import as_error, as_json, render, tell
+from deployer.cli.program import Options
+from deployer.errors import DeployerError, FailureKind, Interrupted, InvalidSpec, Locked, StepFailed
 
 
 def raised(error: BaseException) -> BaseException:
@@ -19,6 +20,15 @@ def raised(error: BaseException) -> BaseException:
         raise error
     except BaseException as caught:
         return caught
+
+
+def test_who_is_interrupted_early_is_told_what_to_type_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(Interrupted("interrupted by SIGINT at up"), Options(), again="deployer up 'my file.yml'") == 130
+    assert "  next:  deployer up 'my file.yml'\n" in capsys.readouterr().err
+    tell(Interrupted("interrupted", help="deployer up demo    # goes on from there"), Options(), again="deployer")
+    assert "  next:  deployer up demo    # goes on from there\n" in capsys.readouterr().err
+    tell(StepFailed("failed", kind=FailureKind.TOOL), Options(), again="deployer up demo")
+    assert "next:" not in capsys.readouterr().err
 
 
 def test_four_parts() -> None:
