@@ -74,6 +74,7 @@ def main() -> None:
             while requests() < 2 and still_in(told):
                 time.sleep(0.1)  # ansible-playbook does not wait for what it has asked to stop; we do
             end_all()
+            print(json.dumps({"type": "stopping", "groups": []}), file=out)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def run_playbook(run: PlaybookRun, context: Context) -> str:
         record: Record = json.loads(line) if stream == "stdout" else {"type": "line", "text": line}
         announced = re.fullmatch(r"process:(\d+)", record.get("text", ""))
         if record["type"] == "stopping":
+            groups.clear()
             groups.update(record["groups"])
         elif not announced or processes:
             findings.add(record)

@@ -242,15 +242,14 @@ class Deployer:
 
     def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
         """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""
+        is_there, state = os.path.isfile(environment.file), "has changed"
         try:
             if load_spec(Path(environment.file)).data == environment.spec:
                 return
-            state = "has changed"
         except errors.InvalidSpec as error:
-            is_there = os.path.isfile(environment.file)
             state = f"cannot be used now ({error.complaints[0]})" if is_there else "is not there any more"
         problem = f"the file {environment.file} {state}, and this goes by what it said before"
-        way_out = again(environment, "up") if os.path.isfile(environment.file) else "deployer up FILE"
+        way_out = again(environment, "up") if is_there else "deployer up FILE"
         session.context.report(Notice(message=f"{problem}; to apply it: {way_out}", level="warning"))
 
     def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:

@@ -306,7 +306,7 @@ def doctor(options: Options, install: bool) -> int:
 def wanted(meant: str, file: str | None) -> str:
     """What a command is to work with: a file, with or without -f, or an environment's name."""
     if bool(meant) == bool(file):
-        raise click.UsageError("give one FILE (to up and provision: or a NAME)")
+        raise click.UsageError("give one FILE (to up and provision: or a NAME)", click.get_current_context())
     return meant or os.path.join(".", str(file))
 
 
@@ -322,8 +322,8 @@ def ask(text: str, question: str, *, again: str) -> bool:
         raise Interrupted(f"interrupted by {by.name} at the question", signum=by, help=f"{again}    # asks again")
 
     # While we wait for an answer there is nothing to bring to an orderly end.
-    wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = {s: signal.signal(s, stop) for s in wanted if signal.getsignal(s) is not signal.SIG_IGN}
+    heard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = {s: signal.signal(s, stop) for s in heard if signal.getsignal(s) is not signal.SIG_IGN}
     answer = ""
     try:
         with suppress(OSError):

@@ -24,7 +24,7 @@ from deployer.files import unkept, word
 
 _Wrong: TypeAlias = tuple[FieldPath, str]  # a place in the file, and what is wrong there
 _LARGEST = 1024 * 1024  # bytes
-_MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
+MODULE_SUFFIXES = (".tf", ".tofu", ".tf.json", ".tofu.json")
 _OUR_VARIABLES = {"environment", "hosts", "ssh_public_key", "user_data"}  # what every module is given
 _ANSIBLES = ("all", "ungrouped", "localhost", "_meta")  # which mean something to Ansible
 # These may be a password or a token, or hold one: told is only that they changed.
@@ -202,7 +202,7 @@ def _unreadable(file: Path) -> str:
 
 
 def _is_module(folder: Path) -> bool:
-    return any(path.name.endswith(_MODULE_SUFFIXES) for path in folder.glob("*"))
+    return any(path.name.endswith(MODULE_SUFFIXES) for path in folder.glob("*"))
 
 
 def spec_changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:

@@ -117,7 +117,9 @@ class Timeouts(_Section):
     plan: Seconds = Field(default=600, description="OpenTofu validates, plans and reads outputs.")
     apply: Seconds = Field(default=3600, description="OpenTofu creates or changes the machines.")
     destroy: Seconds = Field(default=3600, description="OpenTofu takes everything away.")
-    ssh: Seconds = Field(default=600, description="A machine answers and lets us in.")
+    ssh: Seconds = Field(
+        default=600, description="A machine answers and lets us in; at most 60 where OpenTofu has nothing to do."
+    )
     cloud_init: Seconds = Field(default=900, description="cloud-init finishes.")
     playbook: Seconds = Field(default=3600, description="One playbook, on all hosts.")
 

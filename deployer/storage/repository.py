@@ -114,9 +114,7 @@ class FileRepository:
     def folder(self, name: str) -> EnvironmentFolder:
         """Where `name` lies, whether it exists or not. Raises InvalidInput for what cannot be a name."""
         if not _NAME.fullmatch(name):
-            detail = (
-                "the name that a file gives has a-z, 0-9 and hyphens, at most 40, with a letter or digit at both ends"
-            )
+            detail = "the name in a file has a-z, 0-9 and hyphens, at most 40, with a letter or digit at both ends"
             raise InvalidInput(f"{name[:60]!r} is not a name of an environment", detail=detail, help="deployer list")
         return EnvironmentFolder(self.home / "environments" / name)
 

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,13 @@ class Tofu:
         if decoder.errors:
             raise decoder.failure("validate the module", "")
 
+    def is_valid(self) -> bool:
+        """Whether the module is valid, and what init brings for it is there."""
+        with suppress(StepFailed):
+            self.validate()
+            return True
+        return False
+
     def plan(self, out: Path | None = None) -> Plan:
         """What an apply would do; saved to `out` where given. It takes no lock, and waits for none: OpenTofu refuses to
         apply what somebody else has made stale meanwhile."""
@@ -96,10 +103,9 @@ class Tofu:
         decoder, code = self._streamed(self.limits.plan, [], "plan", **_JSON, **question)
         # Exit code 2 with no resource change is a change of outputs alone: worth an apply, nothing to tell of.
         changes = decoder.planned if decoder.planned or code == 0 else [Change("outputs", "change")]
-        return Plan(
-            tuple(sorted(changes, key=lambda change: change.address)),
-            tuple(change.address for change in decoder.known),
-        )
+        imported = {change.address for change in changes if change.action == "import"}
+        known = tuple(change.address for change in decoder.known if change.address not in imported)
+        return Plan(tuple(sorted(changes, key=lambda change: change.address)), known)
 
     def drift(self) -> tuple[Change, ...]:
         """What is otherwise in reality than in OpenTofu's state (a refresh-only plan). Locks nothing."""
@@ -128,8 +134,8 @@ class Tofu:
         try:
             return {name: output["value"] for name, output in json.loads(text).items()}
         except ValueError:
-            too_long = "they are longer than 1 MiB; what is read is the output `hosts`"
-            raise StepFailed("OpenTofu's outputs cannot be read", kind=FailureKind.INPUT, detail=too_long) from None
+            cause = "what it printed is no JSON, or longer than 1 MiB"
+            raise StepFailed("OpenTofu's outputs cannot be read", kind=FailureKind.INPUT, detail=cause) from None
 
     def _document(self, command: str) -> tuple[Outcome, str]:
         """What it writes to stdout as a whole; told to nobody, since outputs may be secret."""

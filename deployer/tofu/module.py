@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from deployer.config.loading import MODULE_SUFFIXES
 from deployer.errors import FailureKind, Interrupted, StepFailed
 from deployer.files import write_atomically, write_private
 
@@ -128,9 +129,10 @@ def _remove(folder: Path, names: set[str]) -> None:
 
 
 def lost_files(folder: Path) -> list[str]:
-    """What `folder` no longer has of the module that was copied there: without it OpenTofu lets go of machines, and
-    runs no destroy-time provisioner."""
-    return sorted(name for name in (_MANIFEST, *_manifest(folder)) if not (folder / name).is_file())
+    """The configuration that `folder` no longer has of the module that was copied there: without it OpenTofu lets go of
+    machines, and runs no destroy-time provisioner."""
+    names = (_MANIFEST, *filter(lambda name: name.endswith(MODULE_SUFFIXES), _manifest(folder)))
+    return sorted(name for name in names if not (folder / name).is_file())
 
 
 def module_differs(source: Path, folder: Path) -> bool:

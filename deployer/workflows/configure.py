@@ -1,5 +1,6 @@
 """Configure: Ansible runs each playbook on the machines, in order, each a step of its own."""
 
+import os
 import shutil
 from contextlib import ExitStack
 from functools import partial
@@ -38,7 +39,8 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         ours = not is_path(entry)
         playbook = (bundled("playbooks") / f"{entry}.yml" if ours else Path(entry)).absolute()
         if not playbook.is_file():
-            moved = "deployer up FILE    # its file, where it is now, if the project has moved"
+            has_moved = not os.path.isfile(run.environment.file)
+            moved = "deployer up FILE    # its file, where it is now, if the project has moved" if has_moved else ""
             raise StepFailed(f"the playbook {playbook} is not there", kind=FailureKind.INPUT, help=moved)
         playing = PlaybookRun(
             step=step,

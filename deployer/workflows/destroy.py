@@ -68,11 +68,7 @@ def _take_away(run: Run[Destroying], tofu: Tofu, spec: Spec, again: bool) -> str
 def _destroyed(tofu: Tofu) -> tuple[Change, ...]:
     if lost := ", ".join(lost_files(tofu.folder)):
         raise StepFailed(f"the module in {tofu.folder} has lost {lost}", kind=FailureKind.TOFU)
-    if not (tofu.folder / ".terraform").exists():
-        tofu.init()
-    try:
-        tofu.validate()
-    except StepFailed:  # its notes may be of another module
+    if not (tofu.folder / ".terraform").exists() or not tofu.is_valid():  # its notes may be of another module
         tofu.init()
     return tofu.destroy()
 
@@ -94,11 +90,9 @@ def _see_nobody_answers(run: Run[Destroying], spec: Spec, gone: set[str], sure: 
     state was lost and written anew, or the machine was taken out of it. What shows another host key only has its
     address, and so has what answers where one was that is `gone`; `sure` are the answers that count."""
     asked = targets(run.environment, spec, run.session.folder)
-    places = {(target.address, target.port) for target in asked if target.name in gone}
+    free = {(target.address, target.port) for target in asked if target.name in gone}
     for target in asked:
-        free = (target.address, target.port) in places
-        who = "nobody" if free else who_answers(target, run.session.context)[0]
-        if who in sure:
+        if (target.address, target.port) not in free and who_answers(target, run.session.context)[0] in sure:
             where = f"{target.address} port {target.port}"
             problem = f"{target.name} still answers at {where}, but OpenTofu knew of nothing of it to destroy"
             detail = "its state may have lost the machine, so this is not called destroyed"

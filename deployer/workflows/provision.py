@@ -37,13 +37,12 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
     def plan() -> str:
         see_state_was_saved(folder, look(folder.tofu))
         found = planned or tofu.plan(tofu.folder / PLAN)
-        if run.environment.resources is Resources.NONE:
-            anothers = found.known if look(folder.tofu).condition == "remote" else [c.address for c in found.touching]
-            for address in anothers:
-                problem = f"OpenTofu's state has {address}, which this environment has not made"
-                detail = "each environment needs a state of its own: has the module's backend another one's? "
-                detail += "(docs/providers.md)"
-                raise StepFailed(problem, kind=FailureKind.INPUT, detail=detail)
+        if run.environment.resources is Resources.NONE and look(folder.tofu).condition == "remote":
+            for address in found.known:
+                problem = f"the backend's state has {address}, which this environment has not made"
+                detail = "each environment needs a state of its own (docs/providers.md)"
+                own = f"{folder.enter_tofu} && tofu destroy    # if it is this one's, and nobody else's"
+                raise StepFailed(problem, kind=FailureKind.INPUT, detail=detail, help=own)
         return found.summary
 
     def forget_keys(now: Mapping[str, Host]) -> None:
@@ -155,10 +154,8 @@ def merged(ours: Any, theirs: Any) -> Any:
 
 
 def named(done: Iterable[Change], action: str, hosts: tuple[str, ...]) -> set[str]:
-    """The hosts whose machine was created or deleted, as far as addresses tell: those named as a key of a resource; a
-    resource that names no host may stand for any of them."""
-    found: set[str] = set()
-    for change in done:
-        if change.action == action:
-            found.update({host for host in hosts if f'["{host}"]' in change.address} or hosts)
-    return found
+    """The hosts whose machine was created or deleted, as far as addresses tell: those named as a key of a resource;
+    where none is named, it may be any of them."""
+    addresses = [change.address for change in done if change.action == action]
+    found = {host for host in hosts if any(f'["{host}"]' in address for address in addresses)}
+    return found or set(hosts if addresses else ())

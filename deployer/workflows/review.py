@@ -10,13 +10,13 @@ from deployer import environment as states
 from deployer.config.loading import spec_changes
 from deployer.config.model import LoadedSpec, Provider, Spec
 from deployer.environment import AnyEnvironment, FinishedStep, Provisioning, finished_steps
-from deployer.errors import Declined, FailureKind, Interrupted, StepFailed
+from deployer.errors import Declined, Interrupted, StepFailed
 from deployer.events import Notice, utc_now
 from deployer.remote.readiness import wait_ssh
 from deployer.storage.folder import storage_failed
 from deployer.tofu.engine import Tofu
 from deployer.tofu.module import adopt, module_kept
-from deployer.tofu.state import PLAN
+from deployer.tofu.state import PLAN, look
 from deployer.tofu.stream import Plan
 from deployer.workflows.advice import wrong_state
 from deployer.workflows.hosts import read_hosts, targets
@@ -63,7 +63,8 @@ def provision_reviewed(
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
         return Run(session, before, started)
 
-    if before.resources == "none" and not done and not isinstance(before, states.Configurable):
+    made = before.resources != "none" or bool(look(tofu.folder).resources)  # the latter by hand
+    if not made and not done and not isinstance(before, states.Configurable):
         return provision(run(()), spec, tofu)
     again = f"deployer {session.command} {quote(file) if changed else before.name}"
     with preview(session, spec, tofu, again) as plan:
@@ -103,11 +104,7 @@ def _addresses_hold(environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> bool
 
 
 def _leave(session: Session, environment: AnyEnvironment, spec: Spec) -> None:
-    """Says that there is nothing to do, and sees that every host lets us in all the same. Raises StepFailed."""
-    message = f"environment {environment.name} is up to date: OpenTofu has nothing to do"
-    if isinstance(environment, states.Configured):
-        message += f"; to run its playbooks again: deployer configure {environment.name}"
-    session.context.report(Notice(message=message))
+    """Sees that every host lets us in, and says that there is nothing to do. Raises StepFailed."""
     try:
         wait_ssh(targets(environment, spec, session.folder), min(spec.timeouts.ssh, _GRACE), session.context)
     except StepFailed as error:
@@ -115,6 +112,11 @@ def _leave(session: Session, environment: AnyEnvironment, spec: Spec) -> None:
         error.remains = f"Its state stays {environment.state}, and OpenTofu has nothing to do."
         error.help = error.help or f"deployer show {environment.name} --refresh"
         raise
+    message = "OpenTofu has nothing to do, and every host lets us in"
+    if isinstance(environment, states.Configured):
+        message = f"environment {environment.name} is up to date: OpenTofu has nothing to do"
+        message += f"; to run its playbooks again: deployer configure {environment.name}"
+    session.context.report(Notice(message=message))
 
 
 @contextmanager
@@ -127,6 +129,9 @@ def preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Iterator[Pl
             yield _preview(session, spec, tofu, again)
     except OSError as error:
         raise storage_failed("cannot write", tofu.folder, error) from error
+    except StepFailed as error:
+        error.log = error.log or str(session.log)
+        raise
     finally:
         with suppress(OSError):
             (tofu.folder / PLAN).unlink()  # every variable's value is in it
@@ -137,9 +142,9 @@ def _preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
         if not render(session, spec) and (tofu.folder / ".terraform").exists():
             try:
                 return tofu.plan(tofu.folder / PLAN)
-            except StepFailed as error:
-                if error.kind is not FailureKind.TOFU:
-                    raise  # else what init has brought may have been cleared away since
+            except StepFailed:
+                if tofu.is_valid():
+                    raise  # else what init had brought may have been cleared away
         tofu.init()
         tofu.validate()
         return tofu.plan(tofu.folder / PLAN)

@@ -55,7 +55,7 @@ secret's. Declare those variables of the module `sensitive` as well, and hand th
 `environment`: what is part of its `command` is in OpenTofu's state and in its errors.
 
 What the file says is kept in clear in `.deployer`, readable by you alone, and stays in `environment.json` after
-`destroy`. A `.gitignore` in a new `.deployer` keeps git out of it; in a home that `--home` names, that is yours to do.
+`destroy`. A `.gitignore` in a new `.deployer` keeps git out of it; in a home of another name, that is yours to do.
 Remove `.deployer/environments/NAME` of an environment that is destroyed for good.
 
 ## What a change does

@@ -85,7 +85,7 @@ def test_a_new_environment_does_not_take_away_what_is_anothers(made: Project) ->
     backend = f'terraform {{\n  backend "local" {{\n    path = "{shared}"\n  }}\n}}\n'
     made.write(name="second", provider=made.module(backend + MODULE, "shared"), timeouts={"ssh": 1})
     told = made.run("up", f"{NAME}.yml", code=1)
-    assert "OpenTofu's state has terraform_data.gone, which this environment has not made" in told.err
+    assert "the backend's state has terraform_data.gone, which this environment has not made" in told.err
     assert b'"gone"' in shared.read_bytes()
     made.run("destroy", "second", "--yes")
     assert b'"gone"' in shared.read_bytes(), "what was refused has made nothing, and takes nothing away"
@@ -99,7 +99,7 @@ def test_a_new_environment_does_not_take_over_what_is_anothers(made: Project) ->
     for name in ("first", "second"):
         made.write(name=name, provider=provider, timeouts={"ssh": 1})
         told = made.run("up", f"{NAME}.yml", code=1)
-    assert "OpenTofu's state has terraform_data.thing, which this environment has not made" in told.err
+    assert "the backend's state has terraform_data.thing, which this environment has not made" in told.err
     made.run("destroy", "second", "--yes")
     assert (made.path / "one").exists()
     made.run("destroy", "first", "--yes")

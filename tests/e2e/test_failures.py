@@ -108,8 +108,9 @@ def test_a_playbook_that_fails_and_is_mended(project: Project) -> None:
     # From the start, all of it is done again.
     project.run("configure", NAME, "--from-start")
     assert project.run("ssh", NAME, "--", "cat /tmp/first").out == "once\nonce\n"
-    # A playbook that is gone.
+    # A playbook that is gone, as it is for a name where the project has moved.
     (project.path / "second.yml").unlink()
+    (project.path / f"{NAME}.yml").rename(project.path / "moved.yml")
     told = project.run("configure", NAME, "--from-start", code=1)
     assert_failed(project, "configure_failed", "playbook:second", "input", "second.yml", "not there")
     assert project.state["failure"]["cause"] == f"the playbook {project.path / 'second.yml'} is not there"

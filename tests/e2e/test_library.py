@@ -12,7 +12,7 @@ import pytest
 
 from deployer import Deployer
 from deployer.errors import Declined, InvalidSpec, StepFailed, StorageFailed, WrongState
-from deployer.events import Event, Output, StepFinished, StepStarted, Transition
+from deployer.events import Event, Notice, Output, StepFinished, StepStarted, Transition
 from deployer.workflows.review import Changes
 from tests import steps
 from tests.e2e.project import NAME, Project
@@ -174,11 +174,15 @@ def test_to_have_nothing_to_do_is_not_to_have_machines_that_answer(
 ) -> None:
     hosts = fleet(2)
     on_fleet(project, hosts, timeouts={"ssh": 4})
-    deployer = Deployer(cwd=project.path, environ=project.environ)
+    told: list[Event] = []
+    deployer = Deployer(report=told.append, cwd=project.path, environ=project.environ)
     deployer.create(f"{NAME}.yml")
     deployer.provision(NAME)
     before = project.state_file.read_bytes()
     assert deployer.provision(NAME).state == "provisioned"
+    assert isinstance(told[-1], Notice)
+    assert told[-1].message == "OpenTofu has nothing to do, and every host lets us in"
+    told.clear()
     keys = hosts["host1"].directory / "authorized_keys"
     known = keys.read_text()
     keys.write_text("")
@@ -190,6 +194,7 @@ def test_to_have_nothing_to_do_is_not_to_have_machines_that_answer(
         deployer.provision(NAME)
     assert caught.value.remains == "Its state stays provisioned, and OpenTofu has nothing to do."
     assert caught.value.help == f"deployer show {NAME} --refresh"
+    assert not [event for event in told if isinstance(event, Notice)], "that there is nothing to do is not said before"
     assert [line.split()[0] for line in deployer.show(NAME, refresh=True).reality[-2:]] == ["same:", "differs:"]
     hosts["host2"].start()
     # The key that somebody has unpinned, as the error says, is pinned by the first login.

@@ -309,7 +309,7 @@ def test_a_machine_that_the_state_has_lost_is_not_forgotten_by_a_later_destroy(
     where = {
         name: {"address": m.address, "port": m.port} for name, m in zip(("web", "db"), fleet(2).values(), strict=True)
     }
-    text = f"{VARIABLES}\n" + 'resource "terraform_data" "machine" {\n  for_each = var.hosts\n}\n'
+    text = f"{VARIABLES}\n{PAPER}\n" + 'resource "terraform_data" "machine" {\n  for_each = var.hosts\n}\n'
     text += f'output "hosts" {{\n  value = jsondecode({json.dumps(json.dumps(where))})\n}}\n'
     project.write(provider=project.module(text), hosts={"web": {}, "db": {}}, **LETS_US_IN)
     project.run("up", f"{NAME}.yml")
@@ -324,6 +324,30 @@ def test_a_machine_that_the_state_has_lost_is_not_forgotten_by_a_later_destroy(
     assert "db still answers" in told.err
     assert project.state["state"] == "destroy_failed"
     project.run("destroy", NAME, "--abandon", "--yes")
+
+
+def test_what_was_made_by_hand_alone_is_not_changed_unasked(project: Project, things: Path) -> None:
+    project.write(provider=module(project), hosts={"web": {}}, **NOBODY_ANSWERS)
+    project.run("create", f"{NAME}.yml")
+    project.run("plan", NAME)
+    for command in ("init", "apply"):
+        project.tofu(command, "-input=false", *(["-auto-approve"] if command == "apply" else []))
+    project.write(provider=module(project, resource="other"), hosts={"web": {}}, **NOBODY_ANSWERS)
+    assert "delete  terraform_data.machine" in project.run("up", f"{NAME}.yml", code=2).err
+    assert names(things) == {"web"}
+    project.run("destroy", NAME, "--yes")
+    assert names(things) == set()
+
+
+def test_a_look_that_fails_names_its_log(project: Project, things: Path) -> None:
+    made(project, "web")
+    module(project, "output a { value = var.nothing }\noutput b { value = local.nowhere }")
+    for command in ("plan", "up"):
+        told = project.run(command, NAME, code=1)
+        (log,) = (line.partition("log:   ")[2] for line in told.err.splitlines() if line.startswith("  log:   "))
+        assert "nowhere" in Path(log).read_text()
+    assert project.run("logs", NAME).out.count(" run_started ") == 1, "of the last run that had steps"
+    project.run("destroy", NAME, "--yes")
 
 
 @pytest.mark.parametrize("command", ["plan", "up"])
@@ -342,7 +366,7 @@ def test_outputs_that_are_too_long_are_no_defect(project: Project) -> None:
     long = 'output "image" {\n  value = join("", [for i in range(1000) : format("%02048d", i)])\n}\n'
     project.write(provider=project.module(f"{VARIABLES}\n{PAPER}\n{long}" + outputs('"127.0.0.1"', "9")))
     told = project.run("up", f"{NAME}.yml", code=1)
-    assert "cause: OpenTofu's outputs cannot be read: they are longer than 1 MiB" in told.err
+    assert "cause: OpenTofu's outputs cannot be read: what it printed is no JSON, or longer than 1 MiB" in told.err
     assert project.state["failure"]["kind"] == "input"
     project.run("destroy", NAME, "--yes")
 
@@ -363,7 +387,8 @@ def test_what_was_applied_by_hand_is_learned_half_way(project: Project, fleet: F
     project.run("destroy", NAME, "--yes")
 
 
-def test_what_the_module_takes_over_and_what_nobody_asked_for(project: Project) -> None:
+@pytest.mark.parametrize("state", ["in its folder", "in a backend"])
+def test_what_the_module_takes_over_and_what_nobody_asked_for(project: Project, state: str) -> None:
     """A module may import what is there; and hosts of its own are told, as nobody would look after them."""
     text = """
 import {
@@ -377,6 +402,8 @@ output "hosts" {
   value = { for name in ["web", "other"] : name => { address = "127.0.0.1", port = 9 } }
 }
 """
+    if state == "in a backend":
+        text += f'terraform {{\n  backend "local" {{\n    path = "{project.path}/kept.tfstate"\n  }}\n}}\n'
     project.write(provider=project.module(VARIABLES + text), **NOBODY_ANSWERS)
     told = project.run("up", f"{NAME}.yml", code=1)
     assert "1 to import" in told.err

@@ -116,7 +116,7 @@ def test_the_running_step_is_drawn_and_gone_at_the_end(terminal: Spawn) -> None:
     child.expect_exact("demo: provision")
     child.expect_exact("[5/8] tofu_apply")
     child.expect(r"(\d+\.\d) s  terraform_data\.machine: create")
-    child.expect(rf"(?!{re.escape(child.match[1])})\d+\.\d s  terraform_data\.machine: create")
+    child.expect(rf"(?<![\d.])(?!{re.escape(child.match[1])})\d+\.\d s  terraform_data\.machine: create")
     child.sendline()
     assert ended(child) == 0
     rest = child.before.split("\x1b[2K")[-1]

@@ -10,7 +10,7 @@ import tokenize
 from pathlib import Path
 
 MODULE_LINES = 400
-PRODUCT_LINES = 4_559
+PRODUCT_LINES = 4_564
 LAYOUT = {
     tokenize.COMMENT,
     tokenize.NL,

@@ -134,6 +134,7 @@ def test_without_known_hosts_there_is_nothing_to_forget(tmp_path: Path) -> None:
         ([("m.x", "create")], {"web", "db"}),
         ([('m.x["other"]', "create")], {"web", "db"}),
         ([("m.x[0]", "create")], {"web", "db"}),
+        ([("m.key", "create"), ('m.x["web"]', "create")], {"web"}),
     ],
 )
 def test_which_machines_are_new(done: list[tuple[str, str]], made: set[str]) -> None:
