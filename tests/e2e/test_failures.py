@@ -119,16 +119,14 @@ def test_a_playbook_that_fails_and_is_mended(project: Project) -> None:
 
 def test_up_sees_to_the_machines_first(project: Project) -> None:
     """From `configure_failed` it ran the playbooks on machines that OpenTofu knew to be gone."""
-    project.write(configure={"playbooks": [project.playbook("site", {"command": "cat /etc/not-there"})]})
+    playbooks = {"playbooks": [project.playbook("site", {"command": "cat /etc/not-there"})]}
+    project.write(configure=playbooks, timeouts={"ssh": 40, "cloud_init": 180})
     project.run("up", f"{NAME}.yml", code=1)
     machine = project.machines()["web"]
     machine.process.end(signal.SIGKILL, 10)
     told = project.run("configure", NAME, code=1)
     assert_failed(project, "configure_failed", "playbook:site", "unreachable", "web")
     assert f"  next:  deployer up {project.path / NAME}.yml" in told.err
-    project.write(
-        configure={"playbooks": [project.playbook("site", {"command": "cat /etc/not-there"})]}, timeouts={"ssh": 4}
-    )
     told = project.run("up", NAME, code=1)
     assert f"environment {NAME}: web does not" in told.err
     assert "  now:   Its state stays configure_failed, and OpenTofu has nothing to do." in told.err
