@@ -240,7 +240,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
             MINIMAL + "timeouts: {ssh: 1.5}\n",
             (
                 "demo.yml:3: timeouts.ssh: must be a whole number, without quotes or a unit "
-                "(A machine answers and lets us in)"
+                "(A machine answers and lets us in; at most 60 where OpenTofu has nothing to do)"
             ),
         ),
         ("- a\n", "demo.yml:1: must be a mapping (of `name`, `hosts` and so on; see deployer init)"),
