@@ -8,6 +8,9 @@ import re
 import shlex
 from pathlib import Path
 
+# What to type where a file of the user's is not where it was.
+IF_MOVED = "deployer up FILE    # its file, where it is now, if the project has moved"
+
 
 def unkept(path: Path) -> str:
     """Why a path could not be kept in a state, nor told in a line; empty where it can."""

@@ -89,10 +89,11 @@ def _log(environment: AnyEnvironment, folder: EnvironmentFolder) -> str:
     failure = getattr(environment, "failure", None)
     run = f"{environment.progress.run_id}.log" if isinstance(environment, InProgress) else ""
     own = folder.logs / Path(failure.log if failure else run).name
+    if os.path.isfile(own):  # a damaged state may spell it as it likes
+        return str(own)
     now = f"{utc_now():%Y%m%dT%H%M%S.%fZ}"
     logs = sorted(folder.logs.glob("*.log"), key=lambda log: (log.name < now, log.name), reverse=True)
-    newest = next(filter(_had_steps, logs), next(iter(logs), ""))
-    return str(own if os.path.isfile(own) else newest)  # which a damaged state may spell as it likes
+    return str(next(filter(_had_steps, logs), next(iter(logs), "")))
 
 
 def _had_steps(log: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployer.config.loading import MODULE_SUFFIXES
 from deployer.errors import FailureKind, Interrupted, StepFailed
-from deployer.files import write_atomically, write_private
+from deployer.files import IF_MOVED, write_atomically, write_private
 
 VARIABLES = "terraform.tfvars.json"
 _MANIFEST = ".deployer-module.json"
@@ -41,8 +41,7 @@ def copy_module(source: Path, folder: Path) -> bool:
     not there, or brings a terraform.tfvars.json, which ours would replace.
     """
     if not source.is_dir():
-        moved = "deployer up FILE    # its file, where it is now, if the project has moved"
-        raise _unfit(f"the module {source} is not there", "provider.path names that folder", moved)
+        raise _unfit(f"the module {source} is not there", "provider.path names that folder", IF_MOVED)
     if (source / VARIABLES).exists():
         way_out = "give your values as provider.options, or in a file *.auto.tfvars"
         raise _unfit(f"the module {source} has a {VARIABLES}", f"deployer writes that file; {way_out}")

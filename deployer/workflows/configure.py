@@ -12,7 +12,7 @@ from deployer.bundled import bundled
 from deployer.config.model import Spec, is_path
 from deployer.environment import Configured, Configuring, Environment, FinishedStep
 from deployer.errors import FailureKind, StepFailed
-from deployer.files import write_private
+from deployer.files import IF_MOVED, write_private
 from deployer.storage.folder import EnvironmentFolder, private_directory
 from deployer.workflows.hosts import private_key
 from deployer.workflows.run import Run, Step
@@ -39,9 +39,8 @@ def configure(run: Run[Configuring], spec: Spec) -> Configured:
         ours = not is_path(entry)
         playbook = (bundled("playbooks") / f"{entry}.yml" if ours else Path(entry)).absolute()
         if not playbook.is_file():
-            has_moved = not os.path.isfile(run.environment.file)
-            moved = "deployer up FILE    # its file, where it is now, if the project has moved" if has_moved else ""
-            raise StepFailed(f"the playbook {playbook} is not there", kind=FailureKind.INPUT, help=moved)
+            way_out = "" if os.path.isfile(run.environment.file) else IF_MOVED
+            raise StepFailed(f"the playbook {playbook} is not there", kind=FailureKind.INPUT, help=way_out)
         playing = PlaybookRun(
             step=step,
             playbook=playbook,

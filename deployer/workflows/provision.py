@@ -35,9 +35,9 @@ def provision(run: Run[Provisioning], spec: Spec, tofu: Tofu, planned: Plan | No
             render(session, spec)
 
     def plan() -> str:
-        see_state_was_saved(folder, look(folder.tofu))
+        see_state_was_saved(folder, state := look(folder.tofu))
         found = planned or tofu.plan(tofu.folder / PLAN)
-        if run.environment.resources is Resources.NONE and look(folder.tofu).condition == "remote":
+        if run.environment.resources is Resources.NONE and state.condition == "remote":
             for address in found.known:
                 problem = f"the backend's state has {address}, which this environment has not made"
                 detail = "each environment needs a state of its own (docs/providers.md)"

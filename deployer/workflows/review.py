@@ -63,7 +63,7 @@ def provision_reviewed(
         started = before.start_provision(session.run_id, utc_now(), spec=wanted.data, file=file, done=done)
         return Run(session, before, started)
 
-    made = before.resources != "none" or bool(look(tofu.folder).resources)  # the latter by hand
+    made = before.resources != "none" or look(tofu.folder).resources  # the latter by hand
     if not made and not done and not isinstance(before, states.Configurable):
         return provision(run(()), spec, tofu)
     again = f"deployer {session.command} {quote(file) if changed else before.name}"
