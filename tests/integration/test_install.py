@@ -53,7 +53,7 @@ def test_offline_it_fails_within_seconds_and_says_what_to_do(tmp_path: Path) -> 
     began = time.monotonic()
     proxies = {"https_proxy": nowhere, "HTTPS_PROXY": nowhere, "no_proxy": "", "NO_PROXY": ""}
     done = run(tmp_path / "cache", path=tmp_path / "no-programs", **proxies)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 15
     assert done.returncode == 6
     assert done.stdout == ""
     assert "DEPLOYER_TOFU" in done.stderr

@@ -33,6 +33,7 @@ from deployer.process import (
     own_identity,
     run,
 )
+from tests.watching import until
 
 
 class Child:
@@ -101,13 +102,6 @@ def child(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Child]:
 
 def keep(lines: list[str], stream: str, line: str) -> None:
     lines.append(line)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 # Streaming
@@ -356,7 +350,7 @@ def test_the_third_kills_the_whole_group(child: Child) -> None:
     assert outcome.returncode == -signal.SIGKILL
     assert child.stopping == [1, 2, 3]
     grandchild = int(child.said()[0])
-    wait_for(lambda: identity_of(grandchild) is None)
+    until(lambda: identity_of(grandchild) is None, 20)
 
 
 def test_after_the_second_a_deaf_child_is_killed_in_time(child: Child) -> None:
@@ -527,7 +521,7 @@ def test_a_killed_parent_leaves_a_child_that_comes_to_its_good_end(tmp_path: Pat
         process.wait(30)
         assert is_alive(child)
         os.kill(child.pid, signal.SIGINT)
-        wait_for((tmp_path / "ended").exists)
+        until((tmp_path / "ended").exists, 20)
 
 
 # Time
@@ -586,7 +580,7 @@ def test_listening_puts_the_handlers_back() -> None:
     def interrupted() -> None:
         with interrupts.listening():
             os.kill(os.getpid(), signal.SIGTERM)
-            wait_for(lambda: interrupts.count)
+            until(lambda: interrupts.count, 20)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -638,7 +632,7 @@ def test_an_end_that_somebody_else_has_taken_is_not_a_good_one(how: str, checkou
 def test_a_zombie_has_ended() -> None:
     process = subprocess.Popen(["true"])
     try:
-        wait_for(lambda: identity_of(process.pid) is None)
+        until(lambda: identity_of(process.pid) is None, 20)
     finally:
         process.wait()
 
@@ -648,7 +642,7 @@ def test_a_zombie_with_threads_at_work_has_not_ended() -> None:
     script = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start()"
     process = subprocess.Popen([sys.executable, "-c", f"{script}; ctypes.CDLL(None).pthread_exit(None)"])
     try:
-        wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z", 20)
         assert identity_of(process.pid) is not None
     finally:
         process.kill()
@@ -660,7 +654,7 @@ def test_a_process_may_be_called_what_it_likes(tmp_path: Path) -> None:
     odd.symlink_to(Path("/bin/sleep").resolve())
     process = subprocess.Popen([odd, "600"])
     try:
-        wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text().startswith(")"))
+        until(lambda: Path(f"/proc/{process.pid}/comm").read_text().startswith(")"), 20)
         identity = identity_of(process.pid)
         assert identity is not None
         assert is_alive(identity)
@@ -673,14 +667,14 @@ def test_a_process_may_be_called_what_it_likes(tmp_path: Path) -> None:
 def test_nobody_goes_on_because_what_he_waited_for_is_killed(tmp_path: Path) -> None:
     waiting = subprocess.Popen(["sh", "-c", "sleep 600 & echo $! > pid; mv pid ready; wait; : > went-on"], cwd=tmp_path)
     try:
-        wait_for((tmp_path / "ready").exists)
+        until((tmp_path / "ready").exists, 20)
         asleep = identity_of(int((tmp_path / "ready").read_text()))
         first = identity_of(waiting.pid)
         assert asleep is not None
         assert first is not None
         end_trees(asleep, first)
         assert waiting.wait(60) == -signal.SIGKILL
-        wait_for(lambda: not is_alive(asleep))
+        until(lambda: not is_alive(asleep), 20)
     finally:
         waiting.kill()
         waiting.wait()
