@@ -30,12 +30,11 @@ from deployer.tofu.binary import cache_directory, find_engine
 from deployer.tofu.engine import Tofu, tofu_environment
 from deployer.tofu.module import put_back
 from deployer.tofu.state import look
-from deployer.tofu.stream import Plan
 from deployer.veil import veil
 from deployer.workflows import configure, destroy
 from deployer.workflows.advice import again, being_destroyed, next_commands, see_all_is_known, wrong_state
 from deployer.workflows.hosts import targets
-from deployer.workflows.review import Confirm, preview, provision_reviewed, see_provider_stays
+from deployer.workflows.review import Changes, Confirm, changes, preview, provision_reviewed, retry, see_provider_stays
 from deployer.workflows.run import Run, Session, log
 
 
@@ -102,7 +101,7 @@ class Deployer:
     def up(self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm = None) -> AnyEnvironment:
         """All that is left to do until the machines are configured; OpenTofu is asked first, whatever the state. Raises
         as create, provision and configure do."""
-        name, accepted = self._named(file_or_name)
+        name, accepted = self._named(file_or_name, makes=True)
         with self._session(name, "up", new=accepted is not None) as session:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
@@ -127,16 +126,13 @@ class Deployer:
             tofu = self._working(session, before, spec) if needed else None
             return destroy.destroy(run, tofu, spec, again=isinstance(before, (states.Destroying, states.DestroyFailed)))
 
-    def plan(self, name: str) -> Plan:
-        """What OpenTofu would do now. The environment's state does not change."""
+    def plan(self, file_or_name: Path | str) -> Changes:
+        """What provision would do now, and be confirmed before. The environment's state does not change."""
+        name, accepted = self._named(file_or_name)
         with self._session(name, "plan") as session:
-            before, spec, _ = self._load(name)
-            if not isinstance(before, states.Provisionable):
-                raise being_destroyed(before, session.command)
-            self._look_at_file(before, session)
-            tofu = self._working(session, before, spec)
-            with preview(session, spec, tofu, f"deployer plan {name}") as plan:
-                return plan
+            before, wanted, tofu = self._wanted(session, self._repository.load(name), accepted)
+            with preview(session, wanted.spec, tofu, retry(session, before, wanted)) as plan:
+                return changes(before, wanted, plan)
 
     def status(self, name: str) -> str:
         """The state's name. Raises UnknownEnvironment, UnreadableState."""
@@ -223,14 +219,20 @@ class Deployer:
     def _provision(
         self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None, from_start: bool, confirm: Confirm
     ) -> AnyEnvironment:
+        able, wanted, tofu = self._wanted(session, before, accepted)
+        return provision_reviewed(session, able, wanted, tofu, from_start=from_start, confirm=confirm)
+
+    def _wanted(
+        self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None
+    ) -> tuple[states.AnyProvisionable, LoadedSpec, Tofu]:
+        """What there is, what is wanted, and OpenTofu, which can tell and do the difference."""
         if not isinstance(before, states.Provisionable):
             raise being_destroyed(before, session.command)
         if accepted is None:
             self._look_at_file(before, session)
         wanted = accepted or LoadedSpec(self._spec(before), before.spec, Path(before.file))
         see_provider_stays(session, before, self._spec(before).provider, wanted)
-        tofu = self._working(session, before, wanted.spec)
-        return provision_reviewed(session, before, wanted, tofu, from_start=from_start, confirm=confirm)
+        return before, wanted, self._working(session, before, wanted.spec)
 
     def _configure(self, session: Session, before: AnyEnvironment, from_start: bool) -> states.Configured:
         if not isinstance(before, states.Configurable):
@@ -252,16 +254,17 @@ class Deployer:
         way_out = again(environment, "up") if is_there else "deployer up FILE"
         session.context.report(Notice(message=f"{problem}; to apply it: {way_out}", level="warning"))
 
-    def _named(self, file_or_name: Path | str) -> tuple[str, LoadedSpec | None]:
+    def _named(self, file_or_name: Path | str, *, makes: bool = False) -> tuple[str, LoadedSpec | None]:
         """The environment's name, and what its file says if one is given: a text with a dot or a slash is no name."""
-        if isinstance(file_or_name, str) and not {".", "/"} & set(file_or_name):
-            meant = next((f for f in (f"{file_or_name}.yml", file_or_name) if (self._cwd / f).is_file()), "")
-            if meant and file_or_name not in self._repository.names():
-                problem, detail = f"there is no environment {file_or_name} in {self.home}", f"but a file {meant}"
-                raise errors.UnknownEnvironment(problem, detail=detail, help=f"deployer up {word(meant)}")
-            return file_or_name, None
-        accepted = load_spec(self._cwd / file_or_name)
-        return accepted.spec.name, accepted
+        is_name = isinstance(file_or_name, str) and not {".", "/"} & set(file_or_name)
+        accepted = None if is_name else load_spec(self._cwd / file_or_name)
+        name = accepted.spec.name if accepted else str(file_or_name)
+        files = [str(file_or_name)] if accepted else [f for f in (f"{name}.yml", name) if (self._cwd / f).is_file()]
+        if files and not (accepted and makes) and name not in self._repository.names():
+            problem, detail = f"there is no environment {name} in {self.home}", f"but a file {files[0]}"
+            way_out = f"deployer {'create' if accepted else 'up'} {word(files[0])}"
+            raise errors.UnknownEnvironment(problem, detail=detail, help=way_out)
+        return name, accepted
 
     @contextmanager
     def _session(self, name: str, command: str, *, new: bool = False) -> Iterator[Session]:

@@ -25,7 +25,6 @@ from deployer.files import word
 from deployer.storage.glance import glance
 
 if TYPE_CHECKING:
-    from deployer.tofu.stream import Plan
     from deployer.workflows.review import Changes, Confirm
 
 NAME = click.Argument(["name"], shell_complete=names)
@@ -126,17 +125,18 @@ def up(options: Options, meant: str, file: str | None, from_start: bool, yes: bo
     options.change(lambda deployer: deployer.up(which, from_start=from_start, confirm=asked).name)
 
 
-@program.add(NAME, LOCK_TIMEOUT)
-def plan(options: Options, name: str) -> None:
+@program.add(*FILE_OR_NAME, LOCK_TIMEOUT)
+def plan(options: Options, meant: str, file: str | None) -> None:
     """Show what OpenTofu would do now; nothing is changed.
 
     Example:
       deployer plan demo
+      deployer plan demo.yml     # with what changed in the file
     """
     with options.working() as deployer:
-        found = deployer.plan(name)
-    data = {"name": name, "empty": found.empty, "summary": found.summary, "changes": found.changes}
-    options.emit(plan_text(f"{name}:", found), data)
+        found = deployer.plan(wanted(meant, file))
+    data = {"name": found.environment, "empty": found.plan.empty, "summary": found.plan.summary}
+    options.emit(changes_text(found), data | {"file_changes": found.spec, "changes": found.plan.changes})
 
 
 @program.add(*FILE_OR_NAME, FROM_START, YES, LOCK_TIMEOUT)
@@ -231,7 +231,7 @@ class _Ssh(click.Command):
         return super().parse_args(ctx, args[:at])
 
 
-@program.add(NAME, click.Argument(["host"], required=False), kind=_Ssh)
+@program.add(NAME, click.Argument(["host"], required=False, shell_complete=names), kind=_Ssh)
 def ssh(options: Options, name: str, host: str | None, remote_command: list[str]) -> None:
     """Log in to a host, or run a command there.
 
@@ -346,10 +346,7 @@ def confirm(*, yes: bool, again: str) -> Confirm:
 
 def changes_text(changes: Changes) -> str:
     """What changed in the file, and what OpenTofu would do about it."""
-    file = ["\n  ".join(["The configuration file has changed:", *changes.spec])] if changes.spec else []
-    return printable("\n".join([*file, plan_text("OpenTofu's plan:", changes.plan)]))
-
-
-def plan_text(heading: str, plan: Plan) -> str:
-    changes = [*(f"{change.action}  {change.address}" for change in plan.changes), plan.summary]
-    return "\n  ".join([heading, *(["no changes to the machines"] if plan.empty else changes)])
+    file = ["The configuration file has changed:", *changes.spec] if changes.spec else []
+    would = [*(f"{change.action}  {change.address}" for change in changes.plan.changes), changes.plan.summary]
+    plan = ["OpenTofu's plan:", *(["no changes to the machines"] if changes.plan.empty else would)]
+    return printable("\n".join("\n  ".join(part) for part in (file, plan) if part))

@@ -125,12 +125,14 @@ def flag(*names: str, help: str) -> click.Option:
 
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-    """For shell completion: the names in the home, from the directories alone; where a file may be meant, YAML files
-    too, or else any file."""
-    found: list[str] = []
+    """For shell completion: the names in the home, from the directories alone, or of the hosts of the environment that
+    was typed before; where a file may be meant, YAML files too, or else any file."""
+    options, found = ctx.find_root().ensure_object(Options), list[str]()
     with suppress(DeployerError, OSError):
-        folders = (ctx.find_root().ensure_object(Options).where() / "environments").glob("*")
-        found = sorted(path.name for path in folders if path.name.startswith(incomplete))
+        known = [path.name for path in (options.where() / "environments").glob("*")]
+        if param.name == "host":
+            known = [*options.reading().show(ctx.params["name"]).hosts]
+        found = sorted(name for name in known if name.startswith(incomplete))
     if isinstance(param.type, click.Path):  # a shell takes files from us that are names, or looks for them by itself
         found += sorted(glob(escape(incomplete) + "*.y*ml"))
     return found or param.type.shell_complete(ctx, param, incomplete)

@@ -65,9 +65,9 @@ class Interrupts:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Self]:
         """SIGINT, SIGTERM, SIGHUP are counted here while the block runs. For the main thread."""
-        wanted = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            wanted.append(signal.SIGHUP)  # under nohup, the user wants the run to outlive the terminal
+        # Under nohup, the user wants the run to outlive the terminal.
+        hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+        wanted = (signal.SIGINT, signal.SIGTERM, *hangup)
         before = {s: signal.signal(s, lambda signum, frame: self.request(signum)) for s in wanted}
         try:
             yield self

@@ -38,14 +38,10 @@ class Plan:
         return all(change.action == "read" for change in self.changes)
 
     @property
-    def touching(self) -> list[Change]:
-        """What would be done with something that exists."""
-        return [change for change in self.changes if change.action in ("update", "replace", "delete")]
-
-    @property
     def risky(self) -> list[Change]:
-        """By which something that works may be lost."""
-        return [change for change in self.touching if change.reason != "tainted"]
+        """What would be done with something that exists and works, and by which it may be lost."""
+        touching = [change for change in self.changes if change.action in ("update", "replace", "delete")]
+        return [change for change in touching if change.reason != "tainted"]
 
     @property
     def summary(self) -> str:

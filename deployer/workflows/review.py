@@ -30,6 +30,7 @@ _GRACE = 60  # seconds, for a host that is just being started again; an emulated
 class Changes:
     """What a changed file or a changed reality would bring: lines on the file, and OpenTofu's plan."""
 
+    environment: str
     spec: tuple[str, ...]
     plan: Plan
 
@@ -66,8 +67,7 @@ def provision_reviewed(
     made = before.resources != "none" or look(tofu.folder).resources  # the latter by hand
     if not made and not done and not isinstance(before, states.Configurable):
         return provision(run(()), spec, tofu)
-    again = f"deployer {session.command} {quote(file) if changed else before.name}"
-    with preview(session, spec, tofu, again) as plan:
+    with preview(session, spec, tofu, retry(session, before, wanted)) as plan:
         nothing = not changed and plan.empty
         if nothing:
             adopt(tofu.folder)  # what makes no difference now may when they are destroyed
@@ -78,10 +78,15 @@ def provision_reviewed(
             return before if before.file == file else session.keep(before.moved(file, utc_now()), before)
         # Otherwise what went wrong half-way is brought to its end, and nothing that works is lost by it.
         asks = not nothing and (_remakes(before, wanted) or plan.risky or isinstance(before, states.Configurable))
-        if confirm is not None and asks and not confirm(_changes(before, wanted, plan)):
+        if confirm is not None and asks and not confirm(changes(before, wanted, plan)):
             raise Declined("the changes were not confirmed", help=f"deployer show {before.name}")
         done = done if holds else ()  # a machine may have died, or moved, while it was waited for
         return provision(run(done), spec, tofu, plan)
+
+
+def retry(session: Session, before: AnyEnvironment, wanted: LoadedSpec) -> str:
+    """What to type once more: the file, where it says what is not accepted yet."""
+    return f"deployer {session.command} {before.name if before.spec == wanted.data else quote(str(wanted.file))}"
 
 
 def _remakes(before: AnyEnvironment, wanted: LoadedSpec) -> bool:
@@ -89,11 +94,11 @@ def _remakes(before: AnyEnvironment, wanted: LoadedSpec) -> bool:
     return before.resources != "none" and (before.spec != wanted.data or isinstance(before, states.Created))
 
 
-def _changes(before: AnyEnvironment, wanted: LoadedSpec, plan: Plan) -> Changes:
-    changes = spec_changes(before.spec, wanted.data)
-    if changes and before.file != str(wanted.file):
-        changes = (f"file: {before.file} -> {wanted.file}", *changes)
-    return Changes(changes, plan)
+def changes(before: AnyEnvironment, wanted: LoadedSpec, plan: Plan) -> Changes:
+    found = spec_changes(before.spec, wanted.data)
+    if found and before.file != str(wanted.file):
+        found = (f"file: {before.file} -> {wanted.file}", *found)
+    return Changes(before.name, found, plan)
 
 
 def _addresses_hold(environment: AnyEnvironment, spec: Spec, tofu: Tofu) -> bool:

@@ -197,6 +197,12 @@ def test_a_changed_file_is_shown_before_it_is_done(project: Project) -> None:
         assert "--yes" in told.err
         assert project.state_file.read_bytes() == before
     assert project.machines()["web"] == machine
+    # The same without being asked, and the state is as it was.
+    planned = project.run("plan", f"{NAME}.yml")
+    assert planned.out.strip() in told.err.replace("\n         ", "\n"), "what up asks is what plan shows"
+    assert 'replace  terraform_data.machine["web"]' in planned.out
+    assert "hosts.web.memory: 1024 -> 2048" in planned.out
+    assert project.state_file.read_bytes() == before
     # A question was asked, no more: the accepted file and the tofu folder still agree.
     assert "nothing to do" in project.run("up", NAME).err
     assert project.state_file.read_bytes() == before
@@ -211,6 +217,9 @@ def test_a_changed_file_is_shown_before_it_is_done(project: Project) -> None:
     assert first_key.split()[-1] not in pinned
     for host in ("web", "db"):
         assert project.run("ssh", NAME, host, "--", "hostname").out == f"{host}\n"
+    typed = f"deployer ssh {NAME} d"
+    completed = project.run(_DEPLOYER_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD="3")
+    assert completed.out == "plain,db\n"
     # Only what Ansible does has changed: no machine is touched.
     machines = project.machines()
     project.write(

@@ -111,7 +111,7 @@ def test_commands_one_by_one(project: Project, fleet: Callable[[int], dict[str, 
         deployer.create(Path(f"{NAME}.yml"))
     with pytest.raises(WrongState):
         deployer.configure(NAME)
-    assert deployer.plan(NAME).summary == "outputs alone"
+    assert deployer.plan(NAME).plan.summary == "outputs alone"
     assert deployer.status(NAME) == "created"
     assert deployer.provision(NAME).state == "provisioned"
     assert deployer.provision(NAME).state == "provisioned"

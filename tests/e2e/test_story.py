@@ -92,6 +92,7 @@ def test_from_a_file_to_a_page_and_back_to_nothing(project: Project, checkout: P
         "name": NAME,
         "empty": True,
         "summary": "nothing to do",
+        "file_changes": [],
         "changes": [],
     }
     assert project.state_file.read_bytes() == before

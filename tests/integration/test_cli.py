@@ -435,6 +435,10 @@ def test_a_file_is_told_such_that_it_is_taken_for_one(deployer: Deployer, projec
     assert told.code == 2
     assert "there is no environment demo in " in told.err
     assert "  next:  deployer up demo.yml\n" in told.err
+    for command in ("plan", "provision"):
+        told = deployer(command, "demo.yml")
+        assert told.code == 2
+        assert "  next:  deployer create demo.yml\n" in told.err, "these two make no environment"
     assert deployer("create", "-f", "demo.yml").code == 0
     assert deployer("provision", "demo", DEPLOYER_TOFU="/not/there").code == 6
 
@@ -617,6 +621,8 @@ def test_the_shell_completes_commands_and_names(program: Deployer, demo: Path) -
     assert complete("deployer up d", 2).splitlines() == ["plain,demo", "plain,demo.yml"]
     assert complete("deployer up x", 2).splitlines() == ["file,x"]
     assert complete("deployer status x", 2).strip() == ""
+    assert complete("deployer ssh demo w", 3).strip() == "", "nothing is there yet"
+    assert complete("deployer ssh other w", 3).strip() == ""
     assert "complete -o nosort" in program(_DEPLOYER_COMPLETE="bash_source").out
 
 

@@ -93,11 +93,11 @@ def test_show_says_who_is_at_work_and_which_tool_works_for_it() -> None:
 
 def test_changes_show_the_file_and_the_plan() -> None:
     plan = Plan(changes=(Change(address="machine.web", action="update"),))
-    assert changes_text(Changes(("hosts.web.memory: 1024 -> 2048",), plan)) == (
+    assert changes_text(Changes("demo", ("hosts.web.memory: 1024 -> 2048",), plan)) == (
         "The configuration file has changed:\n"
         "  hosts.web.memory: 1024 -> 2048\n"
         "OpenTofu's plan:\n"
         "  update  machine.web\n"
         f"  {plan.summary}"
     )
-    assert "no changes to the machines" in changes_text(Changes((), Plan(changes=())))
+    assert "no changes to the machines" in changes_text(Changes("demo", (), Plan(changes=())))
