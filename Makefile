@@ -17,7 +17,7 @@ QEMU := qemu-system-x86_64:qemu-system-x86
 else
 QEMU := qemu-system-aarch64:qemu-system-arm qemu-system-aarch64:qemu-efi-aarch64
 endif
-SETUP_COMMANDS := $(QEMU) qemu-img:qemu-utils mmdebstrap:mmdebstrap newuidmap:uidmap ssh:openssh-client
+SETUP_COMMANDS := $(QEMU) qemu-img:qemu-utils mmdebstrap:mmdebstrap mke2fs:e2fsprogs newuidmap:uidmap ssh:openssh-client
 TEST_COMMANDS := curl:curl slirp4netns:slirp4netns systemd-nspawn:systemd-container sshd:openssh-server mkfs.xfs:xfsprogs sudo:sudo setpriv:util-linux
 SEARCH := PATH="$$PATH:/usr/sbin:/sbin"
 

@@ -147,6 +147,12 @@ def test_without_a_network_and_mmdebstrap_both_ways_out_are_named(tmp_path: Path
     told = helper(tmp_path / "cache", "image", rc=1, DEPLOYER_IMAGE_MIRROR=NOWHERE, PATH=str(tmp_path))
     assert f"{NOWHERE} cannot be reached" in told
     assert "connect to the internet, or: sudo apt install mmdebstrap" in told
+    (found,) = [
+        each
+        for each in json.loads(helper(tmp_path / "cache", "check", PATH=str(tmp_path), DEPLOYER_IMAGE_MIRROR=NOWHERE))
+        if each["name"] == "image"
+    ]
+    assert found["fix"] in told, "doctor says the same before"
 
 
 def test_a_failed_build_tells_the_tools_last_words_and_leaves_nothing_that_looks_ready(tmp_path: Path) -> None:

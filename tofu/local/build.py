@@ -67,14 +67,23 @@ def recipe() -> str:
     return hashlib.sha256(json.dumps([PACKAGES, BEFORE_KERNEL, LAST, TREE_TO_DISK]).encode()).hexdigest()[:8]
 
 
+def missing() -> str:
+    """The Debian packages that a build needs and that are not installed; empty where all is there."""
+    needed = {"mmdebstrap": "mmdebstrap uidmap", "mke2fs": "e2fsprogs"}  # the latter is in no small Debian 13
+    return " ".join(package for program, package in needed.items() if not shutil.which(program, path=_path()))
+
+
+def _path() -> str:
+    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+
+
 def build(target: Path, log: Path, say: Say) -> None:
     """Make disk.qcow2, vmlinuz and initrd in `target`. ProviderError with the tools' last words."""
     log.write_bytes(b"")
     with _temporary(target.parent) as temporary:
-        kept = ("PATH", "HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
+        kept = ("HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
         environment = {key: os.environ[key] for key in kept if key in os.environ}
-        environment.update(LANG="C.UTF-8", TMPDIR=str(temporary))
-        environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+        environment.update(LANG="C.UTF-8", TMPDIR=str(temporary), PATH=_path())
         tree = target / "root.tar"
         apart = OWN_MOUNTS if os.geteuid() == 0 else ()
         _run([*BOUND, *apart, *_tree_command()], None, tree, log, environment, say)

@@ -184,10 +184,15 @@ def _fetch(url: str, part: Path, say: Say) -> None:
             raise OSError("the connection was closed")
 
 
+def need_tools_to_build() -> None:
+    """ProviderError with the ways out where no image can be built."""
+    if packages := build.missing():
+        fix = f"connect to the internet, or: sudo apt install {packages}, or set the provider's option `image`"
+        raise ProviderError(f"{_mirror()} cannot be reached, and to build an image there is no {packages}", fix)
+
+
 def _build(folder: Path, say: Say) -> None:
-    if not shutil.which("mmdebstrap"):
-        fix = "connect to the internet, or: sudo apt install mmdebstrap uidmap, or set the provider's option `image`"
-        raise ProviderError(f"{_mirror()} cannot be reached, and mmdebstrap is not there to build an image", fix)
+    need_tools_to_build()
     host.need_space(folder, 1.5, "building the base image")
     say(f"building the base image from Debian's packages, once (a minute or two): {_mirror()} cannot be reached")
     work = _work_folder(folder)

@@ -360,7 +360,7 @@ def _image_outlook() -> str:
         return f"cached: {found.disk}"
     if image.official_sums() is not None:
         return "Debian's official image will be downloaded for the first machine"
-    host.tool("mmdebstrap", "mmdebstrap uidmap")
+    image.need_tools_to_build()
     return "will be built with mmdebstrap for the first machine (about a minute)"
 
 
