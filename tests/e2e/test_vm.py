@@ -77,7 +77,8 @@ def test_the_main_job(installed: Path, project: Project) -> None:
     until(lambda: answers(project, port), 120, "the page is there again")
     assert project.state_file.read_bytes() == before
 
-    # The machine is killed behind our back: that is said where it is asked for, and `up` mends it.
+    # The machine is killed behind our back: that is said where it is asked for, and `up` mends it, on its own disk.
+    project.run("ssh", NAME, "--", "echo kept > kept && sync")
     (pid,) = first
     os.kill(pid, signal.SIGKILL)
     until(lambda: Process.of(pid) is None, 120, "the machine is gone")
@@ -91,6 +92,7 @@ def test_the_main_job(installed: Path, project: Project) -> None:
     (port,) = [p["host"] for p in project.show["hosts"]["web"]["ports"]]
     until(lambda: answers(project, port), 120, "the page is there again")
     assert len(qemu()) == 1
+    assert project.run("ssh", NAME, "--", "cat kept").out == "kept\n"
 
     # Nothing is left.
     project.run("destroy", NAME, "--yes")

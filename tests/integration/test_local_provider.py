@@ -291,17 +291,19 @@ def test_the_user_data_is_in_no_state_output_or_command_line(booted: Booted) -> 
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_a_killed_machine_is_noticed_and_started_on_its_own_disk(booted: Booted) -> None:
-    booted.wait_for_ssh()
-    assert booted.ssh("echo kept > kept && sync").returncode == 0
-    before = booted.folder.outputs()
-    booted.folder.kill("web")
-    assert booted.folder.planned() == REPLACE_ONE_STARTED
-    booted.folder.apply()
-    assert booted.folder.settled()
-    assert booted.folder.outputs() == before, "the ports that people have noted down are kept while they are free"
-    booted.wait_for_ssh()
-    assert booted.ssh("cat kept").stdout == "kept\n"
+def test_a_killed_machine_is_noticed_and_started_on_its_own_disk(folder: Folder) -> None:
+    folder.hosts["web"]["ports"] = [{"host": 0, "machine": 80}]
+    folder.write()
+    folder.apply()
+    before, disk = folder.outputs(), (folder.machine("web") / "disk.qcow2").stat().st_ino
+    folder.kill("web")
+    assert folder.planned() == REPLACE_ONE_STARTED
+    folder.apply()
+    assert folder.settled()
+    assert folder.outputs() == before, "the ports that people have noted down are kept while they are free"
+    assert (folder.machine("web") / "disk.qcow2").stat().st_ino == disk, "tests/e2e/test_vm.py reads what was on it"
+    folder.forget_start()
+    folder.destroy()
 
 
 def test_destroy_leaves_nothing_and_may_be_repeated(booted: Booted) -> None:
@@ -597,6 +599,7 @@ def test_a_port_that_is_taken_is_told_with_its_holder_and_mended(folder: Folder,
         assert "Traceback" not in told
         assert folder.processes() == []
     assert not (tmp_path / "cache" / "images").exists(), "no image was brought in vain"
+    assert folder.planned() == REPLACE_ONE_STARTED, "nothing was made that could be replaced"
     del folder.environment["DEPLOYER_CACHE"]
     folder.apply()
     assert folder.outputs()["web"]["ports"] == [{"host": taken, "machine": 80}]
@@ -728,6 +731,7 @@ def test_without_qemu_the_package_is_named_and_destroy_cleans_up(folder: Folder,
     # What is typed here: of another system there is no word in it, or it could not be pasted.
     assert ("brew install qemu" in told) == (sys.platform == "darwin")
     assert ("sudo apt install qemu-system-" in told) == (sys.platform != "darwin")
+    assert folder.planned() == REPLACE_ONE_STARTED
     folder.destroy()
     folder.assert_nothing_left()
 

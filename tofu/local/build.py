@@ -67,10 +67,10 @@ def recipe() -> str:
     return hashlib.sha256(json.dumps([PACKAGES, BEFORE_KERNEL, LAST, TREE_TO_DISK]).encode()).hexdigest()[:8]
 
 
-def missing() -> str:
-    """The Debian packages that a build needs and that are not installed; empty where all is there."""
+def missing() -> dict[str, str]:
+    """The programs that a build needs and that are not there, with the Debian packages that have them."""
     needed = {"mmdebstrap": "mmdebstrap uidmap", "mke2fs": "e2fsprogs"}  # the latter is in no small Debian 13
-    return " ".join(package for program, package in needed.items() if not shutil.which(program, path=_path()))
+    return {program: package for program, package in needed.items() if not shutil.which(program, path=_path())}
 
 
 def _path() -> str:

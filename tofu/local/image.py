@@ -186,9 +186,12 @@ def _fetch(url: str, part: Path, say: Say) -> None:
 
 def need_tools_to_build() -> None:
     """ProviderError with the ways out where no image can be built."""
-    if packages := build.missing():
+    if missing := build.missing():
+        packages = " ".join(missing.values())
         fix = f"connect to the internet, or: sudo apt install {packages}, or set the provider's option `image`"
-        raise ProviderError(f"{_mirror()} cannot be reached, and to build an image there is no {packages}", fix)
+        raise ProviderError(
+            f"{_mirror()} cannot be reached, and to build an image {' and '.join(missing)} is missing", fix
+        )
 
 
 def _build(folder: Path, say: Say) -> None:

@@ -33,6 +33,7 @@ MACHINES = Path(__file__).resolve().parent / "machines"
 PORT_ATTEMPTS = 5
 ENDING_SECONDS = 5
 EXAMPLE_PORT = 8080  # of the file that `deployer init` writes
+BEGUN = "begun"  # the mark of a machine that has no record yet
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,15 @@ class Machine:
 def start(machine: Machine, user_data: str) -> None:
     """Bring the machine up on its disk, made if need be, whatever an earlier try has left. ProviderError if not."""
     parent = os.getppid()
+    with _held(machine.folder):
+        _begin(machine)
     host.emulator()
     _refuse_in_vain(machine)  # before an image is brought, which may take minutes
     base = _base_image(machine)
     with _held(machine.folder):
         if os.getppid() != parent:
             # OpenTofu was killed meanwhile: a machine made now would be in nobody's state.
+            (machine.folder / BEGUN).unlink(missing_ok=True)
             _remove_if_empty(machine.folder)
             raise ProviderError("OpenTofu has gone", "run the command again")
         _refuse_in_vain(machine)
@@ -78,6 +82,7 @@ def start(machine: Machine, user_data: str) -> None:
         if before != machine.identity:
             # Half of a machine, or one that OpenTofu did not live to write down.
             _empty(machine.folder)
+            _begin(machine)
         facts = _disk_facts(base.disk)
         least = -(-facts["virtual-size"] // host.GIB)
         _make_disk(machine, base, facts["format"], least)
@@ -85,6 +90,7 @@ def start(machine: Machine, user_data: str) -> None:
         record = {"id": machine.identity, "born": machine.born, "disk": machine.disk, "base": _as_record(base)}
         record |= {"image": machine.image, "least": least}
         host.write_atomically(machine.folder / "machine.json", json.dumps(record))
+        (machine.folder / BEGUN).unlink(missing_ok=True)
         process, forwards = _launch(machine, base)
         ports = [{"host": here, "machine": there} for here, there in forwards[1:]]
         reached = {"address": "127.0.0.1", "port": forwards[0][0], "ports": ports}
@@ -120,6 +126,12 @@ def check() -> list[dict[str, Any]]:
         _checked("disk space", _space_outlook),
         _checked("ports", _port_outlook),
     ]
+
+
+def _begin(machine: Machine) -> None:
+    """Keeps the mark of a machine that is yet to be made: by it main.tf knows, where that fails, that none is there."""
+    if _read(machine.folder / "machine.json").get("id") != machine.identity:
+        host.write_atomically(machine.folder / BEGUN, machine.born)
 
 
 def _launch(machine: Machine, base: image.Image) -> tuple[qemu.Process, tuple[tuple[int, int], ...]]:

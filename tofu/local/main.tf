@@ -52,12 +52,13 @@ locals {
   }
 
   # What is there now carries a mark, kept in its record. While it is there the mark stands still and the plan is
-  # empty; otherwise uuid(), unknown until the apply, replaces the resource and becomes the new mark.
+  # empty; otherwise uuid(), unknown until the apply, replaces the resource and becomes the new mark. What could not be
+  # made yet keeps its mark, too: there is nothing to replace.
   born = {
-    for name, host in var.hosts : name => (
+    for name, host in var.hosts : name => try(file("${local.folder[name]}/begun"), (
       try(local.machine[name].disk <= host.disk && fileexists("${local.folder[name]}/disk.qcow2"), false)
       ? local.machine[name].born : uuid()
-    )
+    ))
   }
   started = { for name in keys(var.hosts) : name => local.alive[name] ? local.process[name].started : uuid() }
 
