@@ -306,7 +306,7 @@ def doctor(options: Options, install: bool) -> int:
 def wanted(meant: str, file: str | None) -> str:
     """What a command is to work with: a file, with or without -f, or an environment's name."""
     if bool(meant) == bool(file):
-        raise click.UsageError("give one FILE (to up and provision: or a NAME)", click.get_current_context())
+        raise click.UsageError("give one FILE (to up, plan and provision: or a NAME)", click.get_current_context())
     return meant or os.path.join(".", str(file))
 
 

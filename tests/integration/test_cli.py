@@ -187,7 +187,7 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["create", "-f", "nowhere.yml"], 2, "nowhere.yml: no such file"),
     (["configure", "demo"], 3, "environment demo is created: configure cannot start from there"),
     (["ssh", "demo"], 3, "no hosts to log in to"),
-    (["provision"], 2, "give one FILE (to up and provision: or a NAME)"),
+    (["provision"], 2, "give one FILE (to up, plan and provision: or a NAME)"),
     (["create"], 2, "give one FILE"),
     (["provision", "other", "-f", "demo.yml"], 2, "give one FILE"),
     (["destroy", "demo"], 2, "Nobody can be asked: this is no terminal"),
