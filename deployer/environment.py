@@ -83,10 +83,6 @@ class Progress(Value, frozen=True):
     step_started_at: AwareDatetime | None
     finished: tuple[FinishedStep, ...]
 
-    @property
-    def finished_names(self) -> tuple[str, ...]:
-        return tuple(step.name for step in self.finished)
-
 
 class Failure(Value, frozen=True):
     """The failed step, why in one word and in one line, when, and where the whole story is."""

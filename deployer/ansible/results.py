@@ -62,7 +62,8 @@ def message_of(result: Mapping[str, Any]) -> str:
     items, modules = result.get("results"), result.get("failed_modules")
     items = [*(items if isinstance(items, list) else ()), *(modules.values() if isinstance(modules, dict) else ())]
     for item in items:
-        if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable")):
+        # Since ansible-core 2.20 an item does not say that it has failed, but then it has an exception.
+        if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable") or "exception" in item):
             return message_of(item)
     message = result.get("msg", result.get("reason", ""))  # an include that cannot be done has a reason
     text = message if isinstance(message, str) else json.dumps(message)
@@ -72,7 +73,7 @@ def message_of(result: Mapping[str, Any]) -> str:
     words = (_last_line(str(result.get(name) or "")) for name in _SAID)
     said = next((line for line in words if line and not line.startswith("Shared connection to ")), "")
     if said not in text:
-        text = ": ".join(filter(None, (text, said)))
+        text = ": ".join(filter(None, (text.rstrip("."), said)))
     return " ".join(text.split())[:_LONGEST] or "no message"
 
 

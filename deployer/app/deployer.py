@@ -260,10 +260,13 @@ class Deployer:
         accepted = None if is_name else load_spec(self._cwd / file_or_name)
         name = accepted.spec.name if accepted else str(file_or_name)
         files = [str(file_or_name)] if accepted else [f for f in (f"{name}.yml", name) if (self._cwd / f).is_file()]
-        if files and not (accepted and makes) and name not in self._repository.names():
-            problem, detail = f"there is no environment {name} in {self.home}", f"but a file {files[0]}"
-            way_out = f"deployer {'create' if accepted else 'up'} {word(files[0])}"
-            raise errors.UnknownEnvironment(problem, detail=detail, help=way_out)
+        try:
+            if files and not (accepted and makes):
+                self._repository.load(name)
+        except errors.UnknownEnvironment as error:
+            error.detail = f"but a file {files[0]}"
+            error.help = f"deployer {'create' if accepted else 'up'} {word(files[0])}"
+            raise
         return name, accepted
 
     @contextmanager

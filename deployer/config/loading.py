@@ -63,8 +63,7 @@ def load_spec(path: Path, *, root: Callable[[Kind], Path] = bundled) -> LoadedSp
     # A state, which also has hosts and steps, may be larger.
     if len(spec.model_dump_json(indent=2).encode()) > _LARGEST:
         raise _refused(path, [(0, "more than 1 MiB, with aliases expanded and defaults filled in")])
-    wrong = [*_machines(spec, root("tofu")), *_groups(spec), *_files(spec, root("playbooks"))]
-    if wrong:
+    if wrong := [*_machines(spec, root("tofu")), *_groups(spec), *_files(spec, root("playbooks"))]:
         raise _refused(path, _lines(document, [(document.existing(field), problem) for field, problem in wrong]))
     return LoadedSpec(spec, spec.model_dump(mode="json"), directory / path.name)
 

@@ -165,6 +165,8 @@ class Host:
         return None
 
     def _stopped_at(self, said: str, learned: Path | None) -> tuple[Rung, str]:
+        if self._rung == "authenticate" and said == self._answer:
+            return "authenticate", said  # nothing is new, and a newer sshd counts each connection against us
         # ssh exits 255 whatever went wrong, and its sentences are no interface. So the host is asked more simply: for a
         # connection, then for the key it has shown. Another key than the pinned one: that is the cause. No key: the
         # connection broke before that. Otherwise host and connection are fine, and our login was refused.
@@ -179,6 +181,8 @@ class Host:
             )
         if who == "nobody":
             return "connect", why
+        if who == "unknown" and self._rung == "authenticate":
+            return "authenticate", self._answer  # it hangs up for a while on who was refused too often
         return "authenticate" if who == "ours" else "banner", said
 
 

@@ -68,11 +68,9 @@ class Record(ProcessIdentity):
 
 
 def own_record(command: str) -> Record:
-    me = own_identity()
-    try:
+    me, user = own_identity(), str(os.getuid())
+    with contextlib.suppress(KeyError, OSError):  # it has no name
         user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
     return Record(me.pid, me.started, socket.gethostname(), user, command, "", _now())
 
 

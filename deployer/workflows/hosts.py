@@ -26,8 +26,7 @@ def read_hosts(outputs: Mapping[str, Any], spec: Spec) -> dict[str, Host]:
     given = outputs.get("hosts")
     if not isinstance(given, dict):
         raise _broken("the module has no output `hosts` that is a map")
-    missing = [name for name in spec.hosts if not isinstance(given.get(name), dict)]
-    if missing:
+    if missing := [name for name in spec.hosts if not isinstance(given.get(name), dict)]:
         raise _broken(f"the output `hosts` does not have {', '.join(missing)}")
     return {name: _host(name, given[name], spec) for name in spec.hosts}
 

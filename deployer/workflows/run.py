@@ -103,9 +103,8 @@ class Run(Generic[P]):
             self.learn(self.environment)
             left, pid = self._left(), os.getpid()
             self._report(events.RunStarted(command=self._command, pid=pid, log=self._log, steps=left))
-            for name, action in steps.items():
-                if name not in self.environment.progress.finished_names:
-                    self._step(name, action)
+            for name in left:
+                self._step(name, steps[name])
             final = succeed(self.environment, utc_now())
             self.learn(final)
         except Interrupted as error:
@@ -136,7 +135,8 @@ class Run(Generic[P]):
 
     def _fail(self, error: DeployerError) -> None:
         """Saves the failed state, and makes `error` say all there is to say. Raises StorageFailed."""
-        step, seconds = self.environment.progress.step or self._left()[0], _since(self._step_started)
+        step = self.environment.progress.step or (*self._left(), *self.steps[-1:])[0]
+        seconds = _since(self._step_started)
         other = FailureKind.STORAGE if isinstance(error, StorageFailed) else FailureKind.TOOL
         kind = error.kind if isinstance(error, StepFailed) else other
         said = str(error)
@@ -165,8 +165,8 @@ class Run(Generic[P]):
         return what_exists(self.environment, self.session.folder.tofu)
 
     def _left(self) -> tuple[str, ...]:
-        done = self.environment.progress.finished_names
-        return tuple(step for step in self.steps if step not in done) or self.steps[-1:]
+        done = {step.name for step in self.environment.progress.finished}
+        return tuple(step for step in self.steps if step not in done)
 
     def _finished(self, outcome: str, cause: str = "") -> None:
         state, seconds = self._saved.state, _since(self._started)

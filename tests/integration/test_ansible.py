@@ -218,14 +218,14 @@ def test_each_play_has_the_facts_that_it_has_by_hand(site: Site) -> None:
 @pytest.mark.parametrize(
     ("tasks", "cause"),
     [
-        ("command: ls /not-there", "non-zero return code: ls: cannot access '/not-there': No such file or directory"),
+        ("command: ls /not-there", "ls: cannot access '/not-there': No such file or directory"),
         ("fail: {msg: no such luck}", "no such luck"),
         ("command: ls /not-there/{{ item }}\n      loop: [x]", "cannot access '/not-there/x'"),
         ("command: ls {{ password }}\n      no_log: true", "hidden, because the task has no_log"),
         ("command: ls {{ password }}", "ls: cannot access '{{ password }}'"),
         ("command: ls {{ nowhere }}", "'nowhere' is undefined"),
         ("assert: {that: 1 == 2}", "Assertion failed: 1 == 2"),
-        ("include_role: {name: nowhere}", "the role 'nowhere' was not found in"),
+        ("include_role: {name: nowhere}", "he role 'nowhere' was not found in"),
         ("apt: {nonsense: 1}", "Unsupported parameters"),
     ],
 )  # fmt: skip
@@ -280,7 +280,7 @@ def test_a_changed_host_key_is_refused(site: Site, setting: str) -> None:
     ("text", "cause"),
     [
         ("- hosts: all\n  tasks:\n    - comand: ls\n", "couldn't resolve module/action 'comand'"),
-        ("- hosts: all\n  roles: [nowhere]\n", "the role 'nowhere' was not found"),
+        ("- hosts: all\n  roles: [nowhere]\n", "he role 'nowhere' was not found"),
         ("- hosts: [\n", "YAML parsing failed"),
         ("nothing: here\n", "list of plays"),
         ("- import_playbook: no-site.yml\n", "no-site.yml' on the Ansible Controller"),
@@ -581,6 +581,7 @@ def test_many_hosts_and_items_leave_little_on_disk(tmp_path: Path, keys: KeyPair
             site = Site(tmp_path, hosts, keys, sockets)
             recap = site.run(site.playbook(tasks + "    - name: There\n      ping:\n"))
     assert recap == "ok=40 changed=0"
-    files = [path for path in site.workspace.rglob("*") if path.is_file()]
+    # Since ansible-core 2.20 there is a file of facts for each host, even where there are none.
+    files = [path for path in site.workspace.rglob("*") if path.is_file() and path.parent.name != "fact_cache"]
     assert len(files) < 20
     assert sum(path.stat().st_size for path in files) < 50_000

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -183,6 +183,8 @@ def test_a_user_who_is_never_let_in_is_a_matter_of_authentication(world: World) 
     (world.hosts["host1"].directory / "authorized_keys").write_text("")
     for known in (False, True):  # a pinned host is told from a changed one
         if known:
+            with world.hosts["host1"].away():
+                pass  # or OpenSSH 10 would count the failures of the first round, too
             world.target().known_hosts.write_text(
                 f"[127.0.0.2]:{world.target().port} {world.hosts['host1'].host_key}\n"
             )
@@ -194,6 +196,30 @@ def test_a_user_who_is_never_let_in_is_a_matter_of_authentication(world: World) 
         assert f"'root' must exist and accept {world.keys.public}" in failed.detail
         assert not failed.help, "the command to go on with is put in where it is known"
         assert world.target().known_hosts.exists() == known  # nobody is pinned who never let us in
+
+
+def test_who_was_refused_and_is_shut_out_then_is_still_a_matter_of_authentication(world: World) -> None:
+    """As sshd does since OpenSSH 9.8, for a while, with who has failed too often (PerSourcePenalties)."""
+    host = world.hosts["host1"]
+    (host.directory / "authorized_keys").write_text("")
+    with ExitStack() as over:
+
+        def shut_out() -> None:
+            host.stop()
+            listener = over.enter_context(socket.create_server((host.address, host.port)))
+
+            def hang_up() -> None:
+                with suppress(OSError):
+                    while True:
+                        listener.accept()[0].close()
+
+            threading.Thread(target=hang_up, daemon=True).start()
+            over.callback(listener.shutdown, socket.SHUT_RDWR)
+
+        failed = world.while_waiting(lambda: failure(world, limit=8), ("authenticate", shut_out))
+    assert failed.kind is FailureKind.AUTHENTICATION
+    assert "Permission denied" in failed.detail
+    assert world.heard("banner") == []
 
 
 def test_a_login_without_a_shell_is_told(world: World) -> None:

@@ -44,7 +44,7 @@ def names_the_step(world: World, done: Done) -> None:
     if began and environment is not None:
         progress = getattr(environment, "progress", None)
         finished = [step.name for step in getattr(environment, "finished", ())]
-        named = [progress.step, *progress.finished_names] if progress else finished
+        named = [progress.step, *(step.name for step in progress.finished)] if progress else finished
         if failure := getattr(environment, "failure", None):  # it doubted, and was killed when that was saved
             named = [*named, failure.step]
         assert began[-1] in named, (began, environment.state, named, str(done))

@@ -42,6 +42,13 @@ from deployer.veil import veil
             {"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "item broke"}]},
             "item broke",
         ),
+        (  # as ansible-core 2.21 has it
+            {
+                "msg": "One or more items failed",
+                "results": [{"msg": "fine"}, {"exception": "", "msg": "It broke.", "stderr": "why"}],
+            },
+            "It broke: why",
+        ),
         ({"results": [{"failed": True, "censored": "x"}]}, "hidden, because the task has no_log"),
         ({"msg": "x", "failed_modules": {"setup": {"failed": True, "msg": "no python"}}}, "no python"),
         ({"msg": "m", "invocation": {"module_args": {"password": "hunter2"}}}, "m"),
