@@ -133,7 +133,7 @@ class FileRepository:
             if _begun(self.folder(name)):
                 raise unreadable(self.folder(name), "it is not there any more")
             problem, known = f"there is no environment {name} in {self.home}", ", ".join(self.names()) or "none"
-            nowhere = "no .deployer is here or in a folder above; --home or DEPLOYER_HOME would name one elsewhere"
+            nowhere = "no such folder: a home is the nearest .deployer upwards, or what --home or DEPLOYER_HOME name"
             detail = f"environments here: {known}" if self.home.is_dir() else nowhere
             raise UnknownEnvironment(problem, detail=detail, help="deployer list")
         return environment

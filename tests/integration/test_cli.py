@@ -178,7 +178,7 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
     (["status", "demo", "--bogus"], 2, "no such option"),
     (["--output", "xml", "list"], 2, "'xml' is not one of"),
     (["status", "other"], 2, "there is no environment other"),
-    (["show", "demo", "--home", "nowhere"], 2, "--home or DEPLOYER_HOME would name one elsewhere"),
+    (["show", "demo", "--home", "nowhere"], 2, "no such folder: a home is the nearest .deployer upwards, or what"),
     (["status", "../demo"], 2, "is not a name"),
     (["status", "a/b"], 2, "is not a name"),
     (["status", "x" * 300], 2, "is not a name"),
