@@ -62,8 +62,7 @@ def overview(
     facts: dict[str, Any] = environment.model_dump(mode="json", include=shown, exclude={"hosts": {"__all__": hidden}})
     steps = finished_steps(environment)
     mended = isinstance(environment, Configurable) and any(line.startswith(_UP_MENDS) for line in reality)
-    likely: dict[str, None] = dict.fromkeys([again(environment, "up")] if mended else [])
-    likely |= dict.fromkeys(next_commands(environment))
+    likely = dict.fromkeys([*([again(environment, "up")] if mended else ()), *next_commands(environment)])
     return Overview(
         **facts,
         interrupted=isinstance(environment, InProgress) and holder is None,
@@ -130,6 +129,5 @@ def _planned(tofu: Tofu) -> list[str]:
         plan = tofu.plan()
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
-    would = [change for change in plan.changes if not plan.empty]
-    changed += [f"{_UP_MENDS} {change.action} {change.address}" for change in would]
+    changed += [f"{_UP_MENDS} {change.action} {change.address}" for change in plan.changes if not plan.empty]
     return changed or ["same: OpenTofu finds everything as it was made"]

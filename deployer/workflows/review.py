@@ -115,7 +115,9 @@ def _leave(session: Session, environment: AnyEnvironment, spec: Spec) -> None:
     except StepFailed as error:
         error.message = f"environment {environment.name}: {error.message}"
         error.remains = f"Its state stays {environment.state}, and OpenTofu has nothing to do."
-        error.help = error.help or f"deployer show {environment.name} --refresh"
+        anew = f"    # lost for good: {session.folder.enter_tofu} && tofu state list && tofu taint ADDRESS; then up"
+        look_again = f"deployer show {environment.name} --refresh"
+        error.help = error.help or look_again + (anew if environment.resources != "none" else "")
         raise
     message = "OpenTofu has nothing to do, and every host lets us in"
     if isinstance(environment, states.Configured):

@@ -130,7 +130,8 @@ def test_up_sees_to_the_machines_first(project: Project) -> None:
     told = project.run("up", NAME, code=1)
     assert f"environment {NAME}: web does not" in told.err
     assert "  now:   Its state stays configure_failed, and OpenTofu has nothing to do." in told.err
-    assert f"  next:  deployer show {NAME} --refresh" in told.err
+    assert f"  next:  deployer show {NAME} --refresh    # lost for good: cd {project.folder / 'tofu'} && " in told.err
+    assert "tofu taint ADDRESS" in told.err
     reality = project.run("show", NAME, "--refresh").out
     assert "differs: web does not answer" in reality
     project.tofu("taint", 'terraform_data.machine["web"]')
