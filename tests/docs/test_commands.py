@@ -108,6 +108,8 @@ def test_ansible(shell: Shell) -> None:
         "- hosts: all\n  gather_facts: false\n  tasks: [{ansible.builtin.raw: uname}]\n"
     )
     shell.type("deployer up servers.yml")
+    copy = f"ansible -i inventory/deployer one -m copy -a 'content=x dest={shell.directory}/copied' 2>&1"
+    assert "WARNING" not in shell.type(copy), "the example's machines take files"
     follow(shell, page("docs/ansible.md"))
 
 
