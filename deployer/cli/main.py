@@ -101,8 +101,7 @@ def as_error(error: BaseException) -> DeployerError:
             return error
         case click.ClickException():
             text = error.format_message().rstrip(".")
-            context: click.Context | None = getattr(error, "ctx", None)
-            path = context.command_path if context else "deployer"
+            path = getattr(getattr(error, "ctx", None), "command_path", "deployer")
             return InvalidInput(text[:1].lower() + text[1:], help=f"{path} --help")
         case KeyboardInterrupt():
             return Interrupted("interrupted by SIGINT")

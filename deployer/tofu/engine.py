@@ -186,6 +186,6 @@ class Tofu:
 
     def _last_words(self, outcome: Outcome) -> str:
         # The first error may be the cause of the others, and one of the others may name the place.
-        before, _, errors = " ".join(line.strip("│╷╵ ") for line in outcome.tail).partition("Error: ")
-        words = errors.replace("Error: ", "/ ") or before[-600:]
-        return self.veil(words.strip()) or f"it ended with code {outcome.returncode} and said nothing"
+        before, *errors = " ".join(line.strip("│╷╵ ") for line in outcome.tail).split("Error: ")
+        words = " / ".join(dict.fromkeys(map(str.strip, errors))) or before[-600:].strip()  # init says some twice
+        return self.veil(words) or f"it ended with code {outcome.returncode} and said nothing"

@@ -156,6 +156,7 @@ def _preview(session: Session, spec: Spec, tofu: Tofu, again: str) -> Plan:
         tofu.validate()
         return tofu.plan(tofu.folder / PLAN)
     except (StepFailed, Interrupted) as error:
+        error.message = f"environment {spec.name}: {error.message}"
         error.remains = error.remains or "Nothing was changed; the environment's state is as it was."
         error.help = error.help or again + ("    # when it is mended" if isinstance(error, StepFailed) else "")
         raise

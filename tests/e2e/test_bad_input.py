@@ -134,7 +134,9 @@ def test_a_question_about_another_module_leaves_all_as_it_was(project: Project) 
     project.run("plan", NAME)
     # What cannot be planned is told with what to type.
     project.module(FINE + 'output "no" {\n  value = var.not_there\n}\n')
-    assert f"  next:  deployer plan {NAME}    # when it is mended" in project.run("plan", NAME, code=1).err
+    told = project.run("plan", NAME, code=1).err
+    assert f"deployer: environment {NAME}: " in told
+    assert f"  next:  deployer plan {NAME}    # when it is mended" in told
 
 
 @pytest.mark.parametrize(

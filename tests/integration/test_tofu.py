@@ -184,12 +184,15 @@ def test_a_change_of_outputs_alone_is_worth_an_apply(bench: Bench) -> None:
         ('output "x"\n  value = 1\n}\n', "Invalid block definition"),  # and then others, which follow from it
         ('module "net" {\n  source = "./nowhere"\n}\n', "main.tf:1"),
         ('resource "nowhere_thing" "x" {}\n', "nowhere: could not connect to"),
+        ("oops {\n", "Unsupported block type"),
     ],
 )
 def test_a_module_that_cannot_be_initialised(bench: Bench, broken: str, words: str) -> None:
     with pytest.raises(StepFailed) as caught:
         bench.write(broken).tofu().init()
     assert words in caught.value.detail
+    said = [part.strip() for part in caught.value.detail.split(" / ")]
+    assert len(said) == len(set(said)), "init says some errors twice"
     assert caught.value.kind == "tofu"
 
 
