@@ -37,7 +37,7 @@ _WORDS = {
     **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
     **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "must be a whole number, without quotes or a unit"),
     "string_type": "must be a text; put a number, yes or no in quotes",
-    "string_pattern_mismatch": "cannot be used as it is",
+    **dict.fromkeys(("string_pattern_mismatch", "string_too_long"), "cannot be used as it is"),
     "too_short": "must not be empty",
     "missing": "is missing",
 }
@@ -72,7 +72,7 @@ def _refused(path: Path, found: Iterable[tuple[int, str]]) -> InvalidSpec:
     """With a complaint of one line for each thing found, in the order of the file; line 0 means the file as a whole."""
     file = printable(min(str(path), os.path.relpath(path), key=len))
     told = [printable(f"{file}:{line}: {text}" if line else f"{file}: {text}") for line, text in sorted(set(found))]
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1, cutoff=0.8)
     meant = file if os.path.isfile(path) else os.path.join(os.path.dirname(file), near[0]) if near else ""
     next_command = f"deployer validate {word(meant)}" if meant else "deployer init"
     return InvalidSpec(f"{file} cannot be used", complaints=told, help=next_command)

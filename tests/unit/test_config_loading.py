@@ -97,7 +97,7 @@ def test_port_keys_become_texts_in_json(bundled: Path) -> None:
         (
             f"name: {'x' * 300}\nhosts: {{web: {{}}}}\n",
             (
-                "demo.yml:1: name: String should have at most 40 characters "
+                "demo.yml:1: name: cannot be used as it is "
                 "(The environment's name: a-z, 0-9 and hyphens, at most 40 characters)"
             ),
         ),
@@ -325,6 +325,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec) as caught:
         load_spec(tmp_path / "dmeo.yml")
     assert caught.value.help.endswith("/demo.yaml")
+    with pytest.raises(InvalidSpec) as caught:
+        load_spec(tmp_path / "shop.yml")
+    assert caught.value.help == "deployer init", "that both are YAML does not make them alike"
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "web.example.org", "WEB", "::1", "fe80::1%eth0", "1::192.0.2.1"])
