@@ -306,7 +306,8 @@ def doctor(options: Options, install: bool) -> int:
 def wanted(meant: str, file: str | None) -> str:
     """What a command is to work with: a file, with or without -f, or an environment's name."""
     if bool(meant) == bool(file):
-        raise click.UsageError("give one FILE (to up, plan and provision: or a NAME)", click.get_current_context())
+        context = click.get_current_context()
+        raise click.UsageError(f"give one {context.command.params[0].make_metavar(context)}", context)
     return meant or os.path.join(".", str(file))
 
 
@@ -335,13 +336,13 @@ def ask(text: str, question: str, *, again: str) -> bool:
     if not answer and not sys.stdin.isatty():  # the terminal was closed, and that need not have been said to us, too
         stop(signal.SIGHUP, None)
     if answer.strip().lower() not in ("y", "yes"):
-        raise Declined("the answer was no", help=f"{again}    # asks again")
+        raise Declined(f"{question} The answer was no", help=f"{again}    # asks again")
     return True
 
 
 def confirm(*, yes: bool, again: str) -> Confirm:
     """The library's question whether changes shall be made; with `yes` there is none."""
-    return None if yes else lambda changes: ask(changes_text(changes), "Make these changes?", again=again)
+    return None if yes else lambda its: ask(changes_text(its), f"Make these changes to {its.environment}?", again=again)
 
 
 def changes_text(changes: Changes) -> str:

@@ -47,9 +47,7 @@ class Record(ProcessIdentity):
     @property
     def alive(self) -> bool | None:
         """Whether the holder still runs; None where that cannot be known from this computer."""
-        if is_alive(self):
-            return True
-        return False if self.host == socket.gethostname() else None
+        return is_alive(self) or (False if self.host == socket.gethostname() else None)
 
     @property
     def living_children(self) -> tuple[Child, ...]:

@@ -147,10 +147,7 @@ class FileRepository:
         self, name: str, command: str, *, timeout: float, interrupts: Interrupts, new: bool = False
     ) -> Iterator[HeldFiles]:
         folder = self.folder(name)
-        if new:
-            private_directory(folder.root)
-        else:
-            self.load(name)
+        private_directory(folder.root) if new else self.load(name)
         with (
             locked(folder, timeout=timeout, interrupts=interrupts) as lock,
             closing(HeldFiles(folder, lock, own_record(command))) as held,

@@ -157,7 +157,7 @@ def test_destroy_asks_and_takes_no_for_an_answer(terminal: Spawn, project: Path)
             child.expect_exact("demo is created. Nothing exists.")
             child.expect_exact("Destroy demo? [y/N] ")
             child.sendline(answer)
-            child.expect_exact("the answer was no")
+            child.expect_exact("Destroy demo? The answer was no")
             assert ended(child) == 2
     assert state(project) == "created"
 
@@ -206,7 +206,7 @@ def test_the_end_of_the_input_is_a_no(terminal: Spawn, project: Path) -> None:
     with deployer(terminal, project, "destroy", "demo") as child:
         child.expect_exact("[y/N] ")
         child.sendeof()
-        child.expect_exact("the answer was no")
+        child.expect_exact("The answer was no")
         assert ended(child) == 2
 
 
