@@ -22,7 +22,7 @@ BEAT = 10.0  # seconds of silence after which a pipe is told that we live
 _INTERVAL = 0.2
 _LONGEST = 500
 _ERASE = "\r\x1b[2K"
-_RUNGS = {"connect": "waiting for the port", "banner": "waiting for SSH", "authenticate": "logging in"}
+_RUNGS = {"connect": "waiting for the port", "banner": "waiting for SSH", "authenticate": "login"}
 
 
 class Weight(IntEnum):

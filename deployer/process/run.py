@@ -79,7 +79,7 @@ class Interrupts:
 class Deadline:
     """A time limit in seconds that does not count time this process could not run (SIGSTOP, a suspended laptop).
 
-    Ask `expired` or `left` at least every few seconds: a longer gap between two questions counts as `stride`.
+    Ask for `left` at least every few seconds: a longer gap between two questions counts as `stride`.
     """
 
     def __init__(self, seconds: float, *, stride: float = 20.0) -> None:
@@ -94,10 +94,6 @@ class Deadline:
         self.spent += min(now - self._last, self._stride)
         self._last = now
         return self.seconds - self.spent
-
-    @property
-    def expired(self) -> bool:
-        return self.left <= 0
 
 
 class Register(Protocol):

@@ -102,7 +102,7 @@ def _download(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=6) as answer:  # to answer at all, or to send the next bytes
             while chunk := answer.read1(1 << 20):  # what has come, so that the limit is looked at
                 data += chunk
-                if deadline.expired:
+                if deadline.left <= 0:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:.0f} s")
     except (OSError, ValueError, HTTPException) as error:
         raise _refused(f"{url}: {error}") from error
