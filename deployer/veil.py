@@ -21,8 +21,8 @@ def veil(variables: Mapping[str, object], *, secrets_alone: bool = False) -> Cal
             for written in (value, *in_json, *value.splitlines()):
                 if len(written.strip()) >= 4:
                     names.setdefault(written, "{{ " + name + " }}")
-    longest_first = sorted(names, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) is nowhere
+    # The longest first; (?!) is nowhere.
+    pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
     return lambda text: pattern.sub(lambda found: names[found[0]], text)
 
 

@@ -80,7 +80,7 @@ class Deployer:
                     raise being_destroyed(before, session.command)
                 go_on = f"deployer up {word(Path(file))}    # goes on with it, with this file"
                 raise wrong_state(before, session.command, "it exists already", go_on)
-            return session.keep(_created(accepted, session.folder), before)
+            return self._accept(session, accepted, before)
 
     def provision(
         self, file_or_name: Path | str, *, from_start: bool = False, confirm: Confirm = None
@@ -89,7 +89,8 @@ class Deployer:
         stays as it is. `confirm` is asked before what exists is changed. Raises WrongState, StepFailed, Declined."""
         name, accepted = self._named(file_or_name)
         with self._session(name, "provision") as session:
-            return self._provision(session, self._repository.load(name), accepted, from_start, confirm)
+            made = self._wanted(session, self._repository.load(name), accepted)
+            return provision_reviewed(session, *made, from_start=from_start, confirm=confirm)
 
     def configure(self, name: str, *, from_start: bool = False) -> AnyEnvironment:
         """Runs the playbooks, going on where an earlier run stopped. Raises WrongState, StepFailed."""
@@ -106,9 +107,9 @@ class Deployer:
             found = session.held.load()
             if accepted and (found is None or isinstance(found, Destroyed)):
                 find_engine(session.context)  # without it, nothing is changed
-                found = session.keep(_created(accepted, session.folder), found)
-            before = found or self._repository.load(name)
-            after = self._provision(session, before, accepted, from_start, confirm)
+                found = self._accept(session, accepted, found)
+            made = self._wanted(session, found or self._repository.load(name), accepted)
+            after = provision_reviewed(session, *made, from_start=from_start, confirm=confirm)
             return after if isinstance(after, states.Configured) else self._configure(session, after, from_start)
 
     def destroy(self, name: str, *, abandon: bool = False) -> Destroyed:
@@ -216,11 +217,17 @@ class Deployer:
         """Every tool and circumstance, each with what to type where it is missing."""
         return examine(self._context, install=install)
 
-    def _provision(
-        self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None, from_start: bool, confirm: Confirm
-    ) -> AnyEnvironment:
-        able, wanted, tofu = self._wanted(session, before, accepted)
-        return provision_reviewed(session, able, wanted, tofu, from_start=from_start, confirm=confirm)
+    def _accept(self, session: Session, accepted: LoadedSpec, before: Destroyed | None) -> Created:
+        """Keeps a new environment. One that this file has made under another name is told: nobody else will."""
+        with suppress(OSError, errors.DeployerError):  # what is the matter with others does not bar this one
+            for other in self.list():
+                if other.file == str(accepted.file) and other.state != "destroyed":
+                    message = f"environment {other.name} is of this file, too, and stays: deployer show {other.name}"
+                    session.context.report(Notice(message=message, level="warning"))
+        known = look(session.folder.tofu).condition != "absent"  # to OpenTofu, where only the state file is gone
+        resources = states.Resources.POSSIBLE if known else states.Resources.NONE
+        created = states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)
+        return session.keep(created, before)
 
     def _wanted(
         self, session: Session, before: AnyEnvironment, accepted: LoadedSpec | None
@@ -244,10 +251,11 @@ class Deployer:
 
     def _look_at_file(self, environment: AnyEnvironment, session: Session) -> None:
         """Says so where the file is not as it was accepted: a command that is given a name goes by what is saved."""
-        is_there, state = os.path.isfile(environment.file), "has changed"
+        is_there = os.path.isfile(environment.file)
         try:
-            if load_spec(Path(environment.file)).data == environment.spec:
+            if (now := load_spec(Path(environment.file))).data == environment.spec:
                 return
+            state = "has changed" if now.spec.name == environment.name else f"is of environment {now.spec.name} now"
         except errors.InvalidSpec as error:
             state = f"cannot be used now ({error.complaints[0]})" if is_there else "is not there any more"
         problem = f"the file {environment.file} {state}, and this goes by what it said before"
@@ -264,7 +272,6 @@ class Deployer:
             if files and not (accepted and makes):
                 self._repository.load(name)
         except errors.UnknownEnvironment as error:
-            error.detail = f"but a file {files[0]}"
             error.help = f"deployer {'create' if accepted else 'up'} {word(files[0])}"
             raise
         return name, accepted
@@ -330,9 +337,3 @@ def _heard(report: Report) -> Report:
 
 def _options(spec: Spec) -> dict[str, object]:
     return {"provider": spec.provider.options, "hosts": {name: host.options for name, host in spec.hosts.items()}}
-
-
-def _created(accepted: LoadedSpec, folder: EnvironmentFolder) -> Created:
-    known = look(folder.tofu).condition != "absent"  # to OpenTofu, where the state file is gone and its folder is not
-    resources = states.Resources.POSSIBLE if known else states.Resources.NONE
-    return states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)

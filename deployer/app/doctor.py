@@ -60,8 +60,7 @@ def _check(name: str, look: Callable[[], str]) -> Check:
 
 def _local_provider(context: Context) -> Iterator[Check]:
     """The local provider knows best what it needs: its helper answers in JSON."""
-    helper = bundled("tofu") / "local" / "machine.py"
-    argv = (sys.executable, "-B", str(helper), "check")
+    argv = (sys.executable, "-B", str(bundled("tofu") / "local" / "machine.py"), "check")
     cache = str(cache_directory(context.environ))  # in full, as a run gives it
     outcome, text = capture(argv, "local provider check", _PROVIDER_CHECK, context, DEPLOYER_CACHE=cache)
     try:

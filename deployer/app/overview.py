@@ -34,6 +34,7 @@ class Overview:
     name: str
     problem: str = ""
     state: str = ""
+    file: str = ""
     interrupted: bool = False  # in progress although nobody works on it
     busy: Mapping[str, Any] | None = None  # the lock's record of who does
     step: str = ""
@@ -58,7 +59,8 @@ class Overview:
 def overview(
     environment: AnyEnvironment, spec: Spec, folder: EnvironmentFolder, holder: Record | None, reality: tuple[str, ...]
 ) -> Overview:
-    shown, hidden = {"name", "state", "failure", "resources", "hosts", "created_at", "changed_at"}, {"id", "console"}
+    shown = {"name", "state", "file", "failure", "resources", "hosts", "created_at", "changed_at"}
+    hidden = {"id", "console"}
     facts: dict[str, Any] = environment.model_dump(mode="json", include=shown, exclude={"hosts": {"__all__": hidden}})
     steps = finished_steps(environment)
     mended = isinstance(environment, Configurable) and any(line.startswith(_UP_MENDS) for line in reality)

@@ -94,6 +94,7 @@ def show_text(overview: Mapping[str, Any], spelled: Callable[[str], str] = str) 
         ("cause", failure.get("cause", "")),
         ("changed", moment(overview["changed_at"])),
         ("created", moment(overview["created_at"])),
+        ("file", overview["file"]),
         ("provider", overview["provider"]),
         ("playbooks", ", ".join(overview["playbooks"]) or "none"),
         ("resources", overview["resources"]),

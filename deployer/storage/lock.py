@@ -55,8 +55,7 @@ class Record(ProcessIdentity):
         return tuple(c for c in self.children if is_alive(c))
 
     def with_child(self, identity: ProcessIdentity, doing: str) -> Record:
-        child = Child(identity.pid, identity.started, doing, _now())
-        return replace(self, children=(*self.children, child))
+        return replace(self, children=(*self.children, Child(identity.pid, identity.started, doing, _now())))
 
     def without_child(self, identity: ProcessIdentity) -> Record:
         return replace(self, children=tuple(c for c in self.children if c.pid != identity.pid))

@@ -44,11 +44,11 @@ _EXAMPLE = """\
 
 ## Secrets
 
-Values from `configure.variables` are replaced by `{{{{ name }}}}` in all that Ansible says: on the screen, in logs, events
-and errors. Replaced are texts and numbers of 8 characters or more (of 4 or more if the name has `pass`, `secret`,
-`token`, `key`, `credential` or `private` in it), and each line of a longer text. Not replaced are shorter values, true
-and false, what a tool has encoded, quoted or cut, and what is not in `configure.variables`, as from `group_vars` or a
-vault: give such tasks `no_log: true`.
+Values from `configure.variables` are replaced by `{{{{ name }}}}` in all that Ansible says: on the screen, in logs,
+events and errors. Replaced are texts and numbers of 8 characters or more (of 4 or more if the name has `pass`,
+`secret`, `token`, `key`, `credential` or `private` in it), and each line of a longer text. Not replaced are shorter
+values, true and false, what a tool has encoded, quoted or cut, and what is not in `configure.variables`, as from
+`group_vars` or a vault: give such tasks `no_log: true`.
 
 In what OpenTofu says, only values in `provider.options` and a host's `options` whose name is a secret's are replaced.
 Declare those variables of the module `sensitive` as well, and hand them to a `local-exec` by its `environment`: its
@@ -60,9 +60,9 @@ git out of it; in a home of another name, that is yours to do.
 
 ## What a change does
 
-Where machines may exist, `deployer up FILE` shows what changed, and asks. A host that you add is made, one that you take
-out is destroyed, and a renamed host is another host. Another `name` at the top is another environment: the first one
-goes on running until it is destroyed. Playbooks run on all hosts.
+Where machines may exist, `deployer up FILE` shows what changed, and asks. A host that you add is made, one that you
+take out is destroyed, and a renamed host is another host. Another `name` at the top is another environment: the first
+one goes on running until it is destroyed, and `up` says so. Playbooks run on all hosts.
 
 What OpenTofu calls `replace` is not always a loss. With `local`, a change of `cpus`, `memory`, `ports` or a larger
 `disk` replaces `terraform_data.running[...]`: the machine is started again on its disk. A change of `cloud_init`,

@@ -443,6 +443,20 @@ def test_a_file_is_told_such_that_it_is_taken_for_one(deployer: Deployer, projec
     assert deployer("provision", "demo", DEPLOYER_TOFU="/not/there").code == 6
 
 
+def test_another_name_in_the_file_does_not_make_the_first_one_forgotten(deployer: Deployer, project: Path) -> None:
+    assert deployer("init").code == 0
+    assert "of this file" not in deployer("create", "demo.yml").err
+    file = project / "demo.yml"
+    file.write_text(file.read_text().replace("name: demo", "name: shop"))
+    note = "   warning: environment demo is of this file, too, and stays: deployer show demo\n"
+    assert note in deployer("create", "demo.yml").err
+    assert f"the file {file} is of environment shop now, and this goes by " in deployer("plan", "demo").err
+    assert json.loads(deployer("show", "demo", "--output", "json").out)["file"] == str(file)
+    for name in ("demo", "shop"):
+        assert deployer("destroy", name, "--yes").code == 0
+    assert "of this file" not in deployer("create", "demo.yml").err
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_home_of_somebody_else_is_used_only_where_it_is_named(

@@ -32,6 +32,7 @@ OVERVIEW: dict[str, Any] = {
     "log": "/home/logs/1.log",
     "tofu_directory": "/home/tofu",
     "next_commands": ["deployer ssh demo", "deployer destroy demo"],
+    "file": "/home/demo.yml",
     "playbooks": ["base", "web"],
     "provider": "local",
     "reality": [],
@@ -62,6 +63,7 @@ def test_show_has_everything() -> None:
     for line in (
         "  state      configured",
         "  changed    2020-01-01 00:00:00 UTC (",
+        "  file       /home/demo.yml",
         "  playbooks  base, web",
         "  done       tofu_init  1.2 s",
         "             tofu_apply  1 min 01 s",
