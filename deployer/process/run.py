@@ -29,7 +29,7 @@ Stream = Literal["stdout", "stderr"]
 _GATE = 'read -r gate || exit 125; unset gate PWD OLDPWD SHLVL; exec "$@" </dev/null'
 
 _STOPPING = (
-    "asked {0} to stop after {1:.0f} s{2}, and wait for it to finish what is in flight; Ctrl+C stops it at once",
+    "asked {0} to stop after {1:.0f} s{2}; we wait for it to finish what is in flight; another Ctrl+C stops it at once",
     "stopping {0} at once; what was in flight may exist without anybody knowing it",
     "killing {0}; what was in flight may exist without anybody knowing it",
 )
@@ -118,7 +118,7 @@ class Context:
 class Request:
     """A child to run. `doing` names it for people; `timeout` is in seconds.
 
-    To stop it, SIGINT is sent once: at the first Ctrl+C, or at the time limit. It is sent again at a second Ctrl+C, or
+    To stop it, SIGINT is sent once: at the first Ctrl+C, or at the time limit. It is sent again at the next Ctrl+C, or
     `grace` seconds after the time limit; the child is killed `kill_after` seconds later. Whoever has killed it, what is
     left of its process group is killed then; where it has heeded SIGINT, that is sent one, as Ctrl+C would do.
     """
@@ -274,7 +274,7 @@ class _Stopping:
         over = -self.deadline.left
         if over >= 0:
             self.timed_out = self.timed_out or not self.interrupted
-            wanted = max(wanted, 1 if over < self.request.grace else 2)
+            wanted = max(min(wanted + self.timed_out, 3), 1 if over < self.request.grace else 2)
         if self.level == 2 and time.monotonic() - self.since > self.request.kill_after:
             wanted = 3
         while self.level < wanted:

@@ -372,6 +372,16 @@ def test_a_time_limit_asks_asks_again_and_kills(child: Child) -> None:
     assert 2.4 < outcome.seconds < 20
 
 
+def test_a_first_ctrl_c_after_the_time_limit_stops_at_once(child: Child) -> None:
+    """As the warning says. It had no effect, since the time limit had asked already."""
+    child.when["signal 2 1"] = child.interrupts.request
+    outcome = child.python(COUNTS.format(until=2), timeout=1.5)
+    assert child.said() == ["ready", "signal 2 1", "signal 2 2"]
+    assert (outcome.returncode, outcome.timed_out, outcome.interrupted) == (9, True, True)
+    assert child.stopping == [1, 2]
+    assert outcome.seconds < 20
+
+
 def test_a_child_that_obeys_its_time_limit_ends_by_itself(child: Child) -> None:
     outcome = child.python("import time; time.sleep(60)", timeout=1)
     assert (outcome.returncode, outcome.timed_out) == (-signal.SIGINT, True)

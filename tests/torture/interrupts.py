@@ -116,7 +116,7 @@ def key(where: Arena, chance: random.Random, number: int) -> None:
         assert terminal.wait() == 130, terminal.text
         interrupted_once(world)
         assert (world.state(), world.step()) == ("provisioning", "tofu_apply")
-        assert "wait for it to finish what is in flight" in terminal.text
+        assert "we wait for it to finish what is in flight" in terminal.text
         assert not look(world.environment / "tofu").interrupted
         until(lambda: not world.processes(), 20, "something outlives it")
         ok(world.run("provision", "demo"))
