@@ -23,8 +23,6 @@ from deployer.tofu.state import look
 from deployer.workflows.advice import again, next_commands, what_exists
 from deployer.workflows.hosts import problems_with, read_hosts
 
-_UP_MENDS = "differs: OpenTofu would"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
@@ -63,8 +61,9 @@ def overview(
     hidden = {"id", "console"}
     facts: dict[str, Any] = environment.model_dump(mode="json", include=shown, exclude={"hosts": {"__all__": hidden}})
     steps = finished_steps(environment)
-    mended = isinstance(environment, Configurable) and any(line.startswith(_UP_MENDS) for line in reality)
-    likely = dict.fromkeys([*([again(environment, "up")] if mended else ()), *next_commands(environment)])
+    differs = isinstance(environment, Configurable) and any(line.startswith("differs") for line in reality)
+    # `up` mends it, or says how.
+    likely = dict.fromkeys([*([again(environment, "up")] if differs else ()), *next_commands(environment)])
     return Overview(
         **facts,
         interrupted=isinstance(environment, InProgress) and holder is None,
@@ -119,7 +118,7 @@ def compare(
         yield from _planned(tofu)
         with suppress(DeployerError):  # what cannot be told was said above
             if environment.hosts and read_hosts(tofu.outputs(), spec) != environment.hosts:
-                yield f"{_UP_MENDS} hand out other addresses than those on record"
+                yield "differs: OpenTofu would hand out other addresses than those on record"
     for target, problem in zip(targets, problems_with(targets, context), strict=True):
         same = f"same: {target.name} answers at {target.address} port {target.port}"
         yield f"differs: {problem}" if problem else same
@@ -131,5 +130,6 @@ def _planned(tofu: Tofu) -> list[str]:
         plan = tofu.plan()
     except DeployerError as error:
         return [f"unknown: OpenTofu cannot tell: {error}"]
-    changed += [f"{_UP_MENDS} {change.action} {change.address}" for change in plan.changes if not plan.empty]
+    would = () if plan.empty else plan.changes
+    changed += [f"differs: OpenTofu would {change.action} {change.address}" for change in would]
     return changed or ["same: OpenTofu finds everything as it was made"]

@@ -134,6 +134,7 @@ def test_up_sees_to_the_machines_first(project: Project) -> None:
     assert "tofu taint ADDRESS" in told.err
     reality = project.run("show", NAME, "--refresh").out
     assert "differs: web does not answer" in reality
+    assert f"  next       deployer up {project.path / NAME}.yml\n" in reality, "which says how it is made anew"
     project.tofu("taint", 'terraform_data.machine["web"]')
     project.playbook("site", {"ping": {}})
     assert "replace  terraform_data.machine" in project.run("up", NAME, code=2).err
