@@ -306,6 +306,8 @@ def restore(text: bytes | str) -> AnyEnvironment:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # The first part is the state by which the class was chosen; where that fails there is none.
-        field = "state" if first["type"].startswith("union_tag") else ".".join(map(str, first["loc"][1:]))
-        problem = printable(first["msg"])[:500]
+        field, problem = ".".join(map(str, first["loc"][1:])), printable(first["msg"])[:500]
+        if first["type"].startswith("union_tag"):
+            tag = first.get("ctx", {}).get("tag")
+            field, problem = "state", f"{str(tag)[:60]!r} is no state" if tag else "is missing, or no text"
         raise NotAnEnvironment(f"field {field}: {problem}" if field else problem) from None
