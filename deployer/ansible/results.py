@@ -151,8 +151,8 @@ class Findings:
                 if others := ", ".join(host for host in hosts if host != first):
                     detail += f"; {what}: {one_line(others, 200)}"
             if self._failed:
-                return StepFailed(f"{self._step} failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
-            return StepFailed(f"{self._step} could not reach {first}", kind=FailureKind.UNREACHABLE, detail=detail)
+                return StepFailed(f"failed on {first}", kind=FailureKind.PLAYBOOK, detail=detail)
+            return StepFailed(f"{first} could not be reached", kind=FailureKind.UNREACHABLE, detail=detail)
         kind, what = FailureKind.INPUT, "Ansible gave up" if self.task else "Ansible cannot use the playbook"
         last = one_line(next(filter(str.strip, reversed(self._lines)), "no message"))
         detail = self._error or last
@@ -160,4 +160,4 @@ class Findings:
             kind, what = FailureKind.TOOL, "Ansible died"
         if self._returncode is None:  # an end without a code is ansible-runner's way to tell of a signal
             detail = _KILLED if self._ended else last
-        return StepFailed(f"{self._step}: {what}", kind=kind, detail=detail, excerpt="\n".join(self._lines))
+        return StepFailed(what, kind=kind, detail=detail, excerpt="\n".join(self._lines))

@@ -232,7 +232,7 @@ def test_each_play_has_the_facts_that_it_has_by_hand(site: Site) -> None:
 def test_a_failing_task_is_told_in_one_line(site: Site, tasks: str, cause: str) -> None:
     error = site.fail(site.playbook(f"    - name: Break\n      {tasks}\n", head="hosts: host2\n  gather_facts: false"))
     assert error.kind is FailureKind.PLAYBOOK
-    assert str(error).startswith("playbook:site failed on host2: task 'Break': ")
+    assert str(error).startswith("failed on host2: task 'Break': ")
     assert cause in error.detail
     assert "\n" not in error.detail
     assert VARIABLE not in json.dumps(error.as_dict()) + site.recorder.output
@@ -257,7 +257,7 @@ def test_an_unreachable_host_is_a_kind_of_its_own(site: Site, hosts: dict[str, F
     (site.project / "hosts.json").write_text(json.dumps(inventory))
     error = site.fail(site.playbook(WRITE))
     assert error.kind is FailureKind.UNREACHABLE
-    assert str(error).startswith("playbook:site could not reach host1: task 'Write': ")
+    assert str(error).startswith("host1 could not be reached: task 'Write': ")
     assert "refused" in error.detail
     assert site.recorder.statuses("Write").count("changed") == 1
 
@@ -535,7 +535,7 @@ def test_a_killed_ansible_is_told_as_that(site: Site) -> None:
     thread = killed_when_asleep(site, "ansible-playbook for playbook:site")
     error = site.fail(site.playbook('\n    - command: "false"\n      ignore_errors: true\n' + SLEEP))
     thread.join()
-    assert (error.kind, error.message) == (FailureKind.TOOL, "playbook:site: Ansible died")
+    assert (error.kind, error.message) == (FailureKind.TOOL, "Ansible died")
     assert "ended by a signal" in error.detail
 
 
