@@ -219,11 +219,13 @@ class Deployer:
 
     def _accept(self, session: Session, accepted: LoadedSpec, before: Destroyed | None) -> Created:
         """Keeps a new environment. One that this file has made under another name is told: nobody else will."""
-        with suppress(OSError, errors.DeployerError):  # what is the matter with others does not bar this one
-            for other in self.list():
-                if other.file == str(accepted.file) and other.state != "destroyed":
-                    message = f"environment {other.name} is of this file, too, and stays: deployer show {other.name}"
-                    session.context.report(Notice(message=message, level="warning"))
+        with suppress(errors.StorageFailed):  # what is the matter with the others does not bar this one
+            for name in self._repository.names():
+                with suppress(errors.DeployerError):
+                    other = self._repository.load(name)
+                    if other.file == str(accepted.file) and not isinstance(other, Destroyed):
+                        message = f"environment {name} is of this file, too, and stays: deployer show {name}"
+                        session.context.report(Notice(message=message, level="warning"))
         known = look(session.folder.tofu).condition != "absent"  # to OpenTofu, where only the state file is gone
         resources = states.Resources.POSSIBLE if known else states.Resources.NONE
         created = states.create(accepted.spec.name, accepted.data, str(accepted.file), utc_now(), resources)

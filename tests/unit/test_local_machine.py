@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -77,9 +78,9 @@ def mirror() -> Iterator[Mirror]:
     server.server_close()
 
 
-def helper(cache: Path, *arguments: str, rc: int = 0, **environment: str) -> str:
+def helper(cache: Path, *arguments: str, rc: int = 0, program: Path = HELPER, **environment: str) -> str:
     ended = subprocess.run(
-        [sys.executable, "-B", str(HELPER), *arguments],
+        [sys.executable, "-B", str(program), *arguments],
         env={**os.environ, "DEPLOYER_CACHE": str(cache), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -255,7 +256,7 @@ def test_a_user_without_a_home_is_told_what_to_set() -> None:
     assert ended.stderr == "HOME is not set, so ~/.cache/deployer is nowhere\nset HOME, or set DEPLOYER_CACHE\n"
 
 
-def machine(**changes: Any) -> dict[str, str]:
+def machine(**changes: Any) -> dict[str, Any]:
     asked = {"name": "web", "id": "0-1", "environment": "t", "cpus": 1, "memory": 128, "disk": 4, "ports": []}
     asked |= {"called": "/machines/web", "promised": [], "born": "now", "started": "now", "image": ""} | changes
     packed = base64.b64encode(gzip.compress(b"#cloud-config\n{}")).decode()
@@ -268,9 +269,11 @@ def test_a_name_that_is_no_folder_of_ours_is_refused(tmp_path: Path, name: str) 
 
 
 def test_an_image_that_is_not_there_is_told(tmp_path: Path) -> None:
-    told = helper(tmp_path, "start", rc=1, **machine(image="./none.qcow2"))
+    copy = shutil.copytree(HELPER.parent, tmp_path / "tofu")  # as an environment has it: machines are made beside it
+    told = helper(tmp_path, "start", rc=1, program=copy / "machine.py", **machine(image="./none.qcow2"))
     assert f"machine web: the image {Path.cwd() / 'none.qcow2'} is not a file" in told
     assert "option `image`" in told
+    assert [path.name for path in (copy / "machines").rglob("*") if path.is_file()] == ["begun"], "nothing was made"
 
 
 def test_an_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
